@@ -1,0 +1,287 @@
+//! Every knob: what it means, its unit, its default, and where the number comes from.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ConfigError;
+
+/// The protocol's tuning. Start from a preset and change what you must.
+///
+/// | preset | for | a crash is known after about |
+/// |---|---|---|
+/// | [`Config::local`] | tests and demos on one machine | 1 to 2 s |
+/// | [`Config::lan`] (default) | one data centre | 5 to 15 s |
+/// | [`Config::wan`] | across continents | 30 to 90 s |
+///
+/// It deserialises from TOML (or any serde format); a missing key has its `lan` value, an unknown
+/// key is an error, durations are text such as `"500ms"`.
+///
+/// ```
+/// use rolecall::Config;
+/// use std::time::Duration;
+///
+/// let config: Config = toml::from_str(r#"
+///     probe_interval = "2s"
+///     gossip_fanout = 5
+/// "#).unwrap();
+/// assert_eq!(config.probe_interval, Duration::from_secs(2));
+/// assert_eq!(config.pull_interval, Config::lan().pull_interval);
+/// config.validate().unwrap();
+///
+/// let mut quick = Config::lan();
+/// quick.gossip_interval = Duration::from_millis(50);
+/// quick.validate().unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// To how many random members a node gossips per round, for the cluster and for each scope
+    /// that has news. 1 to 64; default 3 (memberlist's LAN default), 4 in `wan`.
+    /// More is quicker and costs bytes in proportion.
+    pub gossip_fanout: usize,
+    /// Pause between gossip rounds while there is something to tell; the first round of a fresh
+    /// update does not wait for it. 1 ms to 60 s; default 200 ms (memberlist's LAN default).
+    #[serde(with = "duration_text")]
+    pub gossip_interval: Duration,
+    /// Each node probes one other per interval (SWIM, section 3.1), stretched by local health.
+    /// 10 ms to 10 min; default 1 s (SWIM's and memberlist's). The time to detect a crash grows
+    /// in proportion.
+    #[serde(with = "duration_text")]
+    pub probe_interval: Duration,
+    /// How long a direct probe waits before indirect ones start; must be shorter than
+    /// `probe_interval`. 1 ms to 5 min; default 500 ms (memberlist's LAN default). Choose the
+    /// 99th percentile of the network's round-trip time or more.
+    #[serde(with = "duration_text")]
+    pub probe_timeout: Duration,
+    /// How many members are asked to probe a silent one (SWIM's k). 0 to 32; default 3 (Lifeguard,
+    /// table I).
+    pub indirect_probes: usize,
+    /// A suspicion lasts at least `suspicion_mult * log10(n) * probe_interval` (Lifeguard's alpha).
+    /// 1 to 64; default 4 (memberlist's LAN default).
+    pub suspicion_mult: u32,
+    /// An unconfirmed suspicion lasts at most this many times that (Lifeguard's beta).
+    /// 1 to 64; default 6 (Lifeguard, section V).
+    pub suspicion_max_mult: u32,
+    /// The ceiling of the local health multiplier (Lifeguard's S). 0 switches local health off.
+    /// 0 to 64; default 8 (Lifeguard, section V).
+    pub max_local_health: u32,
+    /// An update rides on `retransmit_mult * log10(n + 1)` datagrams of each node that knows it
+    /// (SWIM's lambda). 1 to 64; default 4 (memberlist's).
+    pub retransmit_mult: u32,
+    /// Each node compares summaries with a random peer this often, and fetches what differs.
+    /// 100 ms to 1 h; default 7 s (`ClusterHelper`'s).
+    #[serde(with = "duration_text")]
+    pub pull_interval: Duration,
+    /// A pull that has not finished by then is given up; the next one starts over. Also bounds how
+    /// long a new node's roles may hold its node-up back. 10 ms to 10 min; default 5 s
+    /// (`ClusterHelper`'s).
+    #[serde(with = "duration_text")]
+    pub pull_timeout: Duration,
+    /// No datagram that this node sends is larger (UDP payload). 512 to 65,507; default 1,400,
+    /// which fits an Ethernet frame with room for tunnels.
+    pub max_datagram_bytes: usize,
+    /// How long the dead are remembered, so that old gossip cannot raise them, and tried again.
+    /// 1 s to 30 days; default 24 h (serf's `reconnect_timeout`).
+    #[serde(with = "duration_text")]
+    pub dead_retention: Duration,
+    /// How often one of the failed nodes, and one seed that is not a member, is tried again, so
+    /// that a healed partition merges by itself. 10 ms to 1 h; default 10 s (a guess: serf has
+    /// 30 s).
+    #[serde(with = "duration_text")]
+    pub reconnect_interval: Duration,
+    /// `start()` waits this long for a seed to answer before the node runs alone and keeps trying.
+    /// 10 ms to 10 min; default 3 s.
+    #[serde(with = "duration_text")]
+    pub join_timeout: Duration,
+    /// `leave()` waits this long for the goodbye to be acknowledged. 10 ms to 10 min; default 2 s.
+    #[serde(with = "duration_text")]
+    pub leave_timeout: Duration,
+    /// The socket's receive buffer (`SO_RCVBUF`), as far as the system allows; a warning says when
+    /// it does not. 8 KiB to 256 MiB; default 4 MiB. Read at start only.
+    pub receive_buffer_bytes: usize,
+    /// Events that one subscriber may have waiting before it misses some. 16 to 16,777,216; default
+    /// 65,536. Read when a subscription starts.
+    pub event_capacity: usize,
+}
+
+impl Config {
+    /// For nodes on one machine: tests, demos. Quick, at the price of more datagrams; a node
+    /// that pauses for more than about a second may be declared down.
+    pub fn local() -> Config {
+        Config {
+            gossip_interval: Duration::from_millis(50),
+            probe_interval: Duration::from_millis(300),
+            probe_timeout: Duration::from_millis(100),
+            suspicion_mult: 3,
+            reconnect_interval: Duration::from_secs(2),
+            ..Config::lan()
+        }
+    }
+
+    /// For nodes in one data centre. The default.
+    pub fn lan() -> Config {
+        Config {
+            gossip_fanout: 3,
+            gossip_interval: Duration::from_millis(200),
+            probe_interval: Duration::from_secs(1),
+            probe_timeout: Duration::from_millis(500),
+            indirect_probes: 3,
+            suspicion_mult: 4,
+            suspicion_max_mult: 6,
+            max_local_health: 8,
+            retransmit_mult: 4,
+            pull_interval: Duration::from_secs(7),
+            pull_timeout: Duration::from_secs(5),
+            max_datagram_bytes: 1400,
+            dead_retention: Duration::from_secs(24 * 3600),
+            reconnect_interval: Duration::from_secs(10),
+            join_timeout: Duration::from_secs(3),
+            leave_timeout: Duration::from_secs(2),
+            receive_buffer_bytes: 4 << 20,
+            event_capacity: 65_536,
+        }
+    }
+
+    /// For nodes far apart: memberlist's WAN figures.
+    pub fn wan() -> Config {
+        Config {
+            gossip_fanout: 4,
+            gossip_interval: Duration::from_millis(500),
+            probe_interval: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(3),
+            suspicion_mult: 6,
+            pull_interval: Duration::from_secs(30),
+            pull_timeout: Duration::from_secs(20),
+            reconnect_interval: Duration::from_secs(30),
+            join_timeout: Duration::from_secs(10),
+            leave_timeout: Duration::from_secs(5),
+            ..Config::lan()
+        }
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first field that is out of range, with its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        const MS: Duration = Duration::from_millis(1);
+        const S: Duration = Duration::from_secs(1);
+        number("gossip_fanout", self.gossip_fanout, 1..=64)?;
+        duration("gossip_interval", self.gossip_interval, MS..=60 * S)?;
+        duration("probe_interval", self.probe_interval, 10 * MS..=600 * S)?;
+        duration("probe_timeout", self.probe_timeout, MS..=300 * S)?;
+        if self.probe_timeout >= self.probe_interval {
+            let interval = humantime::format_duration(self.probe_interval);
+            return Err(ConfigError {
+                field: "probe_timeout",
+                value: humantime::format_duration(self.probe_timeout).to_string(),
+                allowed: format!("shorter than probe_interval, which is {interval}"),
+            });
+        }
+        number("indirect_probes", self.indirect_probes, 0..=32)?;
+        number("suspicion_mult", self.suspicion_mult, 1..=64)?;
+        number("suspicion_max_mult", self.suspicion_max_mult, 1..=64)?;
+        number("max_local_health", self.max_local_health, 0..=64)?;
+        number("retransmit_mult", self.retransmit_mult, 1..=64)?;
+        duration("pull_interval", self.pull_interval, 100 * MS..=3600 * S)?;
+        duration("pull_timeout", self.pull_timeout, 10 * MS..=600 * S)?;
+        number("max_datagram_bytes", self.max_datagram_bytes, 512..=65_507)?;
+        duration("dead_retention", self.dead_retention, S..=30 * 24 * 3600 * S)?;
+        duration("reconnect_interval", self.reconnect_interval, 10 * MS..=3600 * S)?;
+        duration("join_timeout", self.join_timeout, 10 * MS..=600 * S)?;
+        duration("leave_timeout", self.leave_timeout, 10 * MS..=600 * S)?;
+        number("receive_buffer_bytes", self.receive_buffer_bytes, 8 << 10..=256 << 20)?;
+        number("event_capacity", self.event_capacity, 16..=1 << 24)
+    }
+}
+
+impl Default for Config {
+    /// The `lan` preset.
+    fn default() -> Config {
+        Config::lan()
+    }
+}
+
+fn number<T: PartialOrd + Display>(
+    field: &'static str,
+    value: T,
+    allowed: RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let (low, high) = allowed.into_inner();
+    Err(ConfigError { field, value: value.to_string(), allowed: format!("{low} to {high}") })
+}
+
+fn duration(
+    field: &'static str,
+    value: Duration,
+    allowed: RangeInclusive<Duration>,
+) -> Result<(), ConfigError> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let (low, high) = allowed.into_inner();
+    let text = |duration| humantime::format_duration(duration).to_string();
+    Err(ConfigError {
+        field,
+        value: text(value),
+        allowed: format!("{} to {}", text(low), text(high)),
+    })
+}
+
+/// Durations as people write them: `"500ms"`, `"1m 30s"`.
+mod duration_text {
+    use std::borrow::Cow;
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = Cow::<str>::deserialize(from)?;
+        humantime::parse_duration(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_valid_and_survive_toml() {
+        for preset in [Config::local(), Config::lan(), Config::wan()] {
+            preset.validate().unwrap();
+            let text = toml::to_string(&preset).unwrap();
+            assert_eq!(toml::from_str::<Config>(&text).unwrap(), preset, "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_field_the_value_and_what_is_allowed() {
+        let slow = Config { probe_timeout: Duration::from_secs(2), ..Config::lan() };
+        assert_eq!(
+            slow.validate().unwrap_err().to_string(),
+            "probe_timeout = 2s is not allowed: it must be shorter than probe_interval, which is 1s"
+        );
+        let small = Config { max_datagram_bytes: 100, ..Config::lan() };
+        assert_eq!(
+            small.validate().unwrap_err().to_string(),
+            "max_datagram_bytes = 100 is not allowed: it must be 512 to 65507"
+        );
+        let never = Config { gossip_interval: Duration::ZERO, ..Config::lan() };
+        assert_eq!(
+            never.validate().unwrap_err().to_string(),
+            "gossip_interval = 0s is not allowed: it must be 1ms to 1m"
+        );
+        let unknown = toml::from_str::<Config>("gossip_fan = 3").unwrap_err().to_string();
+        assert!(unknown.contains("gossip_fan"), "{unknown}");
+    }
+}

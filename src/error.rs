@@ -1,0 +1,269 @@
+//! The errors, one small enum per surface. Each variant says when it happens and what changed.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::node::NodeName;
+
+/// Why a node did not start.
+///
+/// Nothing is left behind: no socket, no task, and no peer has heard of the node as a member.
+///
+/// ```
+/// use rolecall::{Cluster, StartError};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let error = Cluster::builder("").start().await.unwrap_err();
+/// assert!(matches!(error, StartError::InvalidName { .. }));
+/// # }
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The node's or a scope's name is empty, longer than 255 bytes, or holds control characters.
+    #[error("{what} name {name:?} is not allowed: 1 to 255 bytes without control characters")]
+    InvalidName {
+        /// Whose name it is: `"node"`, `"scope"` or `"cluster"`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// An address given to `bind` or `advertise` cannot be understood or resolved.
+    #[error("address {address:?} is not usable: {reason}")]
+    InvalidAddress {
+        /// The address as given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The socket could not be opened or bound.
+    #[error("cannot bind {addr}")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A live node has this name, and answered when it was asked.
+    #[error("the name {name} is taken by a live node at {holder}")]
+    NameTaken {
+        /// The name.
+        name: NodeName,
+        /// The address of the node that holds it.
+        holder: SocketAddr,
+    },
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The metadata given to the builder is not allowed.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// A role given to the builder is not allowed.
+    #[error(transparent)]
+    Role(#[from] RoleError),
+    /// A scope given to the builder is not allowed.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// `start` was called outside a tokio runtime with I/O and time enabled.
+    #[error("no tokio runtime to run on: call start() inside one, with I/O and time enabled")]
+    NoRuntime,
+}
+
+/// A configuration value that is not allowed. Nothing changed.
+///
+/// ```
+/// use rolecall::Config;
+///
+/// let config = Config { gossip_fanout: 0, ..Config::lan() };
+/// let error = config.validate().unwrap_err();
+/// assert_eq!(error.field(), "gossip_fanout");
+/// assert_eq!(error.to_string(), "gossip_fanout = 0 is not allowed: it must be 1 to 64");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field} = {value} is not allowed: it must be {allowed}")]
+pub struct ConfigError {
+    pub(crate) field: &'static str,
+    pub(crate) value: String,
+    pub(crate) allowed: String,
+}
+
+impl ConfigError {
+    /// The name of the field, as in [`Config`](crate::Config).
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
+
+    /// The value it had.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// What is allowed.
+    pub fn allowed(&self) -> &str {
+        &self.allowed
+    }
+}
+
+/// Why seeds could not be contacted.
+///
+/// ```
+/// use rolecall::JoinError;
+///
+/// assert_eq!(JoinError::NoAnswer.to_string(), "no seed answered in time");
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// No seed answered within `join_timeout`. They are kept and tried again.
+    #[error("no seed answered in time")]
+    NoAnswer,
+    /// The list of seeds was empty. Nothing changed.
+    #[error("no seeds were given")]
+    NoSeeds,
+    /// The node has stopped or left. Nothing changed.
+    #[error("this node has stopped")]
+    Stopped,
+}
+
+/// Why a goodbye was not complete.
+///
+/// ```
+/// use rolecall::LeaveError;
+///
+/// assert_eq!(LeaveError::Stopped.to_string(), "this node has already stopped");
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LeaveError {
+    /// The node had stopped or left before. Nothing changed.
+    #[error("this node has already stopped")]
+    Stopped,
+    /// The node has stopped, but not every peer acknowledged the goodbye in time; those learn of
+    /// it from the others, or by failing to reach this node.
+    #[error("left, but {unheard} peers did not acknowledge the goodbye in time")]
+    Unacknowledged {
+        /// How many peers did not acknowledge.
+        unheard: usize,
+    },
+}
+
+/// Why metadata was refused. Nothing changed.
+///
+/// ```
+/// use rolecall::MetaError;
+///
+/// let error = MetaError::TooLarge { len: 5000, max: 4096 };
+/// assert_eq!(error.to_string(), "metadata of 5000 bytes is over the limit of 4096");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MetaError {
+    /// More than [`MAX_META_BYTES`](crate::MAX_META_BYTES).
+    #[error("metadata of {len} bytes is over the limit of {max}")]
+    TooLarge {
+        /// Its length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The node has stopped or left.
+    #[error("this node has stopped")]
+    Stopped,
+}
+
+/// Why a scope could not be joined or left. Nothing changed.
+///
+/// ```
+/// use rolecall::ScopeError;
+///
+/// assert_eq!(ScopeError::NotJoined.to_string(), "this node is not in that scope");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ScopeError {
+    /// `join` on a scope that the node is in already.
+    #[error("this node is already in that scope")]
+    AlreadyJoined,
+    /// `leave` on a scope that the node is not in.
+    #[error("this node is not in that scope")]
+    NotJoined,
+    /// The name is empty, longer than 255 bytes, or holds control characters.
+    #[error("the scope name {name:?} is not allowed: 1 to 255 bytes without control characters")]
+    InvalidName {
+        /// The name.
+        name: String,
+    },
+    /// The node is in as many scopes as it can be.
+    #[error("this node is in {max} scopes, the most there can be")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// The node has stopped or left.
+    #[error("this node has stopped")]
+    Stopped,
+}
+
+/// Why a role was refused. Nothing changed.
+///
+/// ```
+/// use rolecall::{Role, RoleError};
+///
+/// let error = Role::new(&"x".repeat(5000)).unwrap_err();
+/// assert!(matches!(error, RoleError::TooLarge { max: rolecall::MAX_ROLE_BYTES, .. }));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RoleError {
+    /// The encoded role is longer than [`MAX_ROLE_BYTES`](crate::MAX_ROLE_BYTES).
+    #[error("a role of {len} bytes is over the limit of {max}")]
+    TooLarge {
+        /// Its encoded length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The value has no canonical encoding: its `Serialize` failed, it is nested too deep, or a
+    /// map in it has the same key twice.
+    #[error("the value cannot be a role: {reason}")]
+    Unencodable {
+        /// What is wrong.
+        reason: String,
+    },
+    /// `Role::get` asked for a type that this role's value does not have.
+    #[error("the role is not of the type asked for: {reason}")]
+    WrongType {
+        /// What was expected and found.
+        reason: String,
+    },
+    /// [`Role::from_bytes`](crate::Role::from_bytes) was given bytes that are not one canonical
+    /// term. No role was made.
+    #[error("the bytes are not a role: {reason}")]
+    Malformed {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The node would hold more roles in the scope than it can.
+    #[error("this node would hold {count} roles in the scope, more than {max}")]
+    TooMany {
+        /// How many there would be.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The roles of the node in the scope would take more bytes than they can.
+    #[error("this node's roles in the scope would take {len} bytes, more than {max}")]
+    TooManyBytes {
+        /// Their encoded length together, in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The scope had to be joined first, and could not be.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The node has stopped or left.
+    #[error("this node has stopped")]
+    Stopped,
+}

@@ -1,0 +1,223 @@
+//! Two runs claim one name from different addresses: the older run is asked. If it answers, the
+//! name is its; if it stays silent, the newer run has it (a rescheduled pod).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::node::{NodeId, NodeName};
+use crate::time::Instant;
+use crate::wire::frame::{Boot, Profile};
+
+/// Names in dispute at one time; further challengers are told to wait.
+const MAX_CLASHES: usize = 256;
+
+/// How many times as long as the question took its answer is remembered.
+const MEMORY: u32 = 10;
+
+/// Questions to the older run within the time it has to answer.
+const QUESTIONS: u32 = 4;
+
+/// One of the two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Claimant {
+    pub(super) id: NodeId,
+    pub(super) addr: SocketAddr,
+    pub(super) boot: Boot,
+}
+
+/// What is known of a dispute.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// The older run is being asked.
+    Open,
+    /// It answered, or lost, a short while ago: the member that was listed keeps the name.
+    Kept,
+}
+
+/// A dispute that is decided.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Decision {
+    pub(super) name: NodeName,
+    pub(super) listed: Claimant,
+    pub(super) challenger: Claimant,
+    /// The challenger's profile, if it has been heard.
+    pub(super) profile: Option<Profile>,
+    pub(super) challenger_wins: bool,
+    /// Whether the older run answered: both live.
+    pub(super) answered: bool,
+}
+
+#[derive(Debug)]
+struct Clash {
+    listed: Claimant,
+    challenger: Claimant,
+    profile: Option<Profile>,
+    asked: Claimant,
+    ask_at: Instant,
+    pause: Duration,
+    deadline: Instant,
+    kept: bool,
+}
+
+/// All names in dispute.
+#[derive(Debug, Default)]
+pub(super) struct Clashes {
+    by_name: BTreeMap<NodeName, Clash>,
+}
+
+impl Clashes {
+    /// A run that is not listed claims the name of one that is.
+    pub(super) fn challenge(
+        &mut self,
+        now: Instant,
+        timeout: Duration,
+        name: &NodeName,
+        (listed, challenger): (Claimant, Claimant),
+        profile: Option<&Profile>,
+    ) -> Standing {
+        if let Some(clash) = self.by_name.get_mut(name)
+            && clash.challenger.id == challenger.id
+            && clash.listed.id == listed.id
+            && clash.challenger.boot == challenger.boot
+        {
+            clash.profile = profile.cloned().or(clash.profile.take());
+            return if clash.kept { Standing::Kept } else { Standing::Open };
+        }
+        let full = self.by_name.len() >= MAX_CLASHES && !self.by_name.contains_key(name);
+        let busy = self.by_name.get(name).is_some_and(|clash| !clash.kept);
+        if full || busy {
+            return Standing::Open;
+        }
+        let asked = if challenger.boot < listed.boot { challenger } else { listed };
+        self.by_name.insert(name.clone(), Clash {
+            listed,
+            challenger,
+            profile: profile.cloned(),
+            asked,
+            ask_at: now,
+            pause: timeout / QUESTIONS,
+            deadline: now + timeout,
+            kept: false,
+        });
+        Standing::Open
+    }
+
+    /// Claimants to be asked now.
+    pub(super) fn due_questions(&mut self, now: Instant) -> Vec<Claimant> {
+        let mut due = Vec::new();
+        for clash in self.by_name.values_mut().filter(|clash| !clash.kept) {
+            if clash.ask_at <= now && clash.deadline > now {
+                clash.ask_at = now + clash.pause;
+                due.push(clash.asked);
+            }
+        }
+        due
+    }
+
+    /// A run has answered: it lives.
+    pub(super) fn handle_answer(&mut self, now: Instant, from: NodeId) -> Option<Decision> {
+        let open = |clash: &Clash| !clash.kept && clash.asked.id == from;
+        let name = self.by_name.iter().find(|(_, clash)| open(clash))?.0.clone();
+        Some(self.decide(now, name, from, true))
+    }
+
+    /// A dispute whose older run stayed silent.
+    pub(super) fn take_silent(&mut self, now: Instant) -> Option<Decision> {
+        self.by_name.retain(|_, clash| !clash.kept || clash.deadline > now);
+        let (name, clash) = self.by_name.iter().find(|(_, clash)| clash.deadline <= now)?;
+        let (name, asked) = (name.clone(), clash.asked.id);
+        let winner =
+            if asked == clash.listed.id { clash.challenger.id } else { clash.listed.id };
+        Some(self.decide(now, name, winner, false))
+    }
+
+    /// The run that was listed is not alive any more: whoever challenged it has the name.
+    pub(super) fn listed_died(&mut self, now: Instant, listed: NodeId) -> Option<Decision> {
+        self.by_name.retain(|_, clash| !(clash.kept && clash.listed.id == listed));
+        let mut clashes = self.by_name.iter();
+        let (name, clash) = clashes.find(|(_, clash)| clash.listed.id == listed)?;
+        let (name, winner) = (name.clone(), clash.challenger.id);
+        Some(self.decide(now, name, winner, false))
+    }
+
+    fn decide(
+        &mut self,
+        now: Instant,
+        name: NodeName,
+        winner: NodeId,
+        answered: bool,
+    ) -> Decision {
+        let clash = self.by_name.get_mut(&name).expect("callers found it");
+        let (listed, challenger) = (clash.listed, clash.challenger);
+        let profile = clash.profile.take();
+        let challenger_wins = winner == challenger.id;
+        if challenger_wins {
+            self.by_name.remove(&name);
+        } else {
+            clash.kept = true;
+            clash.deadline = now + clash.pause * QUESTIONS * MEMORY;
+        }
+        Decision { name, listed, challenger, profile, challenger_wins, answered }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let next = |clash: &Clash| {
+            if clash.kept { clash.deadline } else { clash.ask_at.min(clash.deadline) }
+        };
+        self.by_name.values().map(next).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    fn claimant(n: u64) -> Claimant {
+        let addr = SocketAddr::from(([127, 0, 0, 1], u16::try_from(n).unwrap()));
+        Claimant { id: NodeId::from_u64(n).unwrap(), addr, boot: Boot(n) }
+    }
+
+    fn challenge(clashes: &mut Clashes, now: Instant, listed: u64, challenger: u64) -> Standing {
+        let name = NodeName::new("a").unwrap();
+        clashes.challenge(now, TIMEOUT, &name, (claimant(listed), claimant(challenger)), None)
+    }
+
+    #[test]
+    fn an_answer_keeps_the_name_and_is_remembered() {
+        let mut clashes = Clashes::default();
+        let now = Instant::ORIGIN;
+        assert_eq!(challenge(&mut clashes, now, 1, 2), Standing::Open);
+        assert_eq!(clashes.due_questions(now), vec![claimant(1)]);
+        assert!(clashes.handle_answer(now, claimant(2).id).is_none());
+        let decision = clashes.handle_answer(now, claimant(1).id).unwrap();
+        assert!(!decision.challenger_wins);
+        assert_eq!(challenge(&mut clashes, now, 1, 2), Standing::Kept);
+        assert!(clashes.take_silent(now + TIMEOUT * (MEMORY + 1)).is_none());
+        assert_eq!(clashes.next_deadline(), None);
+    }
+
+    #[test]
+    fn silence_gives_the_name_to_the_newer_run() {
+        let mut clashes = Clashes::default();
+        let now = Instant::ORIGIN;
+        assert_eq!(challenge(&mut clashes, now, 1, 2), Standing::Open);
+        assert!(clashes.take_silent(now + TIMEOUT / 2).is_none());
+        assert!(clashes.take_silent(now + TIMEOUT).unwrap().challenger_wins);
+    }
+
+    #[test]
+    fn an_older_challenger_is_the_one_that_is_asked() {
+        let mut clashes = Clashes::default();
+        let now = Instant::ORIGIN;
+        assert_eq!(challenge(&mut clashes, now, 5, 2), Standing::Open);
+        assert_eq!(clashes.due_questions(now), vec![claimant(2)]);
+        assert!(clashes.handle_answer(now, claimant(2).id).unwrap().challenger_wins);
+        assert_eq!(challenge(&mut clashes, now, 5, 2), Standing::Open);
+        assert!(!clashes.take_silent(now + TIMEOUT).unwrap().challenger_wins);
+    }
+}

@@ -1,0 +1,307 @@
+//! The failure detector: whom to probe, what an answer means, when a probe has failed.
+//!
+//! ```text
+//!   Probe timer                ProbeTimeout              Probe timer (round ends)
+//!   ---------->  pinged  ------------------->  asked  ------------------------->  failed:
+//!                  |     ping again, and k       |         neither answered        accuse
+//!                  |     helpers to ping         |
+//!                  +------------+----------------+
+//!                               | ack, direct or through a helper
+//!                               v
+//!                            answered
+//! ```
+//! SWIM (DSN 2002), sections 3.1 and 4.3: targets are taken from a shuffled list, so that each
+//! member is probed once per walk of it. Deviation: the direct ping is repeated together with the
+//! indirect ones, which over lossy links costs one datagram and saves most false suspicions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use crate::node::NodeId;
+use crate::time::Instant;
+
+/// Probes made for others at one time; further requests are ignored.
+const MAX_RELAYS: usize = 1024;
+
+/// A helper's nack is due at this share of its probe timeout (Lifeguard, section IV.A: 80 %).
+const NACK_SHARE: f64 = 0.8;
+
+/// A probe made for another member.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Relay {
+    /// Who asked.
+    pub(super) origin: NodeId,
+    /// Its number for the probe.
+    pub(super) origin_seq: u32,
+    /// Who was probed.
+    pub(super) target: NodeId,
+    nack_at: Option<Instant>,
+    forget_at: Instant,
+}
+
+/// What an ack answered.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Acked {
+    /// The probe of this round.
+    Round(NodeId),
+    /// A probe made for somebody else: pass it on.
+    Relay(Relay),
+    /// Nothing that is still waited for.
+    Nothing,
+}
+
+/// How a round ended.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ended {
+    /// Nobody was probed.
+    Idle,
+    /// The target answered.
+    Answered,
+    /// It did not, and so many helpers sent neither ack nor nack.
+    Failed { target: NodeId, nacks_missed: u32 },
+}
+
+#[derive(Debug)]
+struct Round {
+    target: NodeId,
+    seq: u32,
+    answered: bool,
+    helpers: Vec<NodeId>,
+    nacked: Vec<NodeId>,
+}
+
+/// The probe list, the current round, and the probes made for others.
+#[derive(Debug)]
+pub(super) struct Detector {
+    order: Vec<NodeId>,
+    cursor: usize,
+    next_seq: u32,
+    round: Option<Round>,
+    relays: BTreeMap<u32, Relay>,
+}
+
+impl Detector {
+    pub(super) fn new(rng: &mut ChaCha8Rng) -> Detector {
+        Detector {
+            order: Vec::new(),
+            cursor: 0,
+            // A random start makes a blind forger guess 32 bits.
+            next_seq: rng.random(),
+            round: None,
+            relays: BTreeMap::new(),
+        }
+    }
+
+    /// A number for a ping that no other ping of this node has had for long.
+    pub(super) fn take_seq(&mut self) -> u32 {
+        self.next_seq = self.next_seq.wrapping_add(1);
+        self.next_seq
+    }
+
+    /// SWIM, section 4.3: a new member is inserted at a random place of the list.
+    pub(super) fn add(&mut self, id: NodeId, rng: &mut ChaCha8Rng) {
+        let at = rng.random_range(0..=self.order.len());
+        self.order.insert(at, id);
+        if at < self.cursor {
+            self.cursor += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: NodeId) {
+        if let Some(at) = self.order.iter().position(|other| *other == id) {
+            self.order.remove(at);
+            if at < self.cursor {
+                self.cursor -= 1;
+            }
+        }
+    }
+
+    /// Ends the round before, if any.
+    pub(super) fn end_round(&mut self) -> Ended {
+        match self.round.take() {
+            None => Ended::Idle,
+            Some(round) if round.answered => Ended::Answered,
+            Some(round) => {
+                let missed = round.helpers.len() - round.nacked.len();
+                Ended::Failed {
+                    target: round.target,
+                    nacks_missed: u32::try_from(missed).unwrap_or(u32::MAX),
+                }
+            }
+        }
+    }
+
+    /// Begins a round: the target and the number of its ping, unless there is nobody to probe.
+    pub(super) fn begin_round(&mut self, rng: &mut ChaCha8Rng) -> Option<(NodeId, u32)> {
+        if self.cursor >= self.order.len() {
+            self.order.shuffle(rng);
+            self.cursor = 0;
+        }
+        let target = *self.order.get(self.cursor)?;
+        self.cursor += 1;
+        let seq = self.take_seq();
+        self.round =
+            Some(Round { target, seq, answered: false, helpers: Vec::new(), nacked: Vec::new() });
+        Some((target, seq))
+    }
+
+    /// The target and number of this round's ping while it is unanswered.
+    pub(super) fn unanswered(&self) -> Option<(NodeId, u32)> {
+        self.round.as_ref().filter(|round| !round.answered).map(|round| (round.target, round.seq))
+    }
+
+    /// Notes who was asked to help.
+    pub(super) fn asked(&mut self, helpers: Vec<NodeId>) {
+        if let Some(round) = &mut self.round {
+            round.helpers = helpers;
+        }
+    }
+
+    /// An ack came. A round's answer counts from its target or from one of its helpers.
+    pub(super) fn handle_ack(&mut self, from: NodeId, seq: u32) -> Acked {
+        if let Some(round) = &mut self.round
+            && round.seq == seq
+            && (round.target == from || round.helpers.contains(&from))
+        {
+            round.answered = true;
+            return Acked::Round(round.target);
+        }
+        match self.relays.get(&seq) {
+            Some(relay) if relay.target == from => {
+                let relay = self.relays.remove(&seq).expect("it was found just now");
+                Acked::Relay(relay)
+            }
+            _ => Acked::Nothing,
+        }
+    }
+
+    /// A nack came: the helper lives and has tried.
+    pub(super) fn handle_nack(&mut self, from: NodeId, seq: u32) {
+        if let Some(round) = &mut self.round
+            && round.seq == seq
+            && round.helpers.contains(&from)
+            && !round.nacked.contains(&from)
+        {
+            round.nacked.push(from);
+        }
+    }
+
+    /// Takes on a probe for another member: the number for the ping, unless there are too many.
+    pub(super) fn relay(
+        &mut self,
+        now: Instant,
+        timeout: Duration,
+        (origin, origin_seq): (NodeId, u32),
+        target: NodeId,
+    ) -> Option<u32> {
+        if self.relays.len() >= MAX_RELAYS {
+            return None;
+        }
+        let seq = self.take_seq();
+        let nack_at = Some(now + timeout.mul_f64(NACK_SHARE));
+        let forget_at = now + timeout * 4;
+        self.relays.insert(seq, Relay { origin, origin_seq, target, nack_at, forget_at });
+        Some(seq)
+    }
+
+    /// Forgets old probes made for others, and returns those whose nack is due.
+    pub(super) fn due_nacks(&mut self, now: Instant) -> Vec<Relay> {
+        self.relays.retain(|_, relay| relay.forget_at > now);
+        let mut due = Vec::new();
+        for relay in self.relays.values_mut() {
+            if relay.nack_at.is_some_and(|at| at <= now) {
+                relay.nack_at = None;
+                due.push(*relay);
+            }
+        }
+        due
+    }
+
+    pub(super) fn next_relay_deadline(&self) -> Option<Instant> {
+        self.relays.values().map(|relay| relay.nack_at.unwrap_or(relay.forget_at)).min()
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn probed(&self) -> &[NodeId] {
+        &self.order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    fn id(n: u64) -> NodeId {
+        NodeId::from_u64(n).unwrap()
+    }
+
+    fn with_members(count: u64) -> (Detector, ChaCha8Rng) {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut detector = Detector::new(&mut rng);
+        for n in 1..=count {
+            detector.add(id(n), &mut rng);
+        }
+        (detector, rng)
+    }
+
+    #[test]
+    fn each_member_is_probed_once_per_walk() {
+        let (mut detector, mut rng) = with_members(7);
+        for _ in 0..5 {
+            let mut seen: Vec<_> =
+                (0..7).map(|_| detector.begin_round(&mut rng).unwrap().0.as_u64()).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, vec![1, 2, 3, 4, 5, 6, 7]);
+        }
+    }
+
+    #[test]
+    fn removal_skips_nobody() {
+        let (mut detector, mut rng) = with_members(5);
+        let first = detector.begin_round(&mut rng).unwrap().0;
+        detector.remove(first);
+        let mut rest: Vec<_> = (0..4).map(|_| detector.begin_round(&mut rng).unwrap().0).collect();
+        rest.sort_unstable();
+        rest.dedup();
+        assert_eq!(rest.len(), 4);
+        assert!(!rest.contains(&first));
+    }
+
+    #[test]
+    fn only_the_target_or_a_helper_can_answer() {
+        let (mut detector, mut rng) = with_members(4);
+        let (target, seq) = detector.begin_round(&mut rng).unwrap();
+        let stranger = id(77);
+        assert!(matches!(detector.handle_ack(stranger, seq), Acked::Nothing));
+        detector.asked(vec![id(50), id(51)]);
+        detector.handle_nack(id(50), seq);
+        detector.handle_nack(id(50), seq);
+        assert_eq!(detector.unanswered(), Some((target, seq)));
+        assert_eq!(detector.end_round(), Ended::Failed { target, nacks_missed: 1 });
+        let (target, seq) = detector.begin_round(&mut rng).unwrap();
+        assert!(matches!(detector.handle_ack(target, seq), Acked::Round(t) if t == target));
+        assert_eq!(detector.end_round(), Ended::Answered);
+        assert_eq!(detector.end_round(), Ended::Idle);
+    }
+
+    #[test]
+    fn a_relay_nacks_once_and_is_forgotten() {
+        let (mut detector, _) = with_members(2);
+        let timeout = Duration::from_millis(100);
+        let start = Instant::ORIGIN;
+        let seq = detector.relay(start, timeout, (id(1), 9), id(2)).unwrap();
+        assert!(detector.due_nacks(start + Duration::from_millis(79)).is_empty());
+        assert_eq!(detector.due_nacks(start + Duration::from_millis(80)).len(), 1);
+        assert!(detector.due_nacks(start + Duration::from_millis(81)).is_empty());
+        assert!(matches!(detector.handle_ack(id(2), seq), Acked::Relay(r) if r.origin_seq == 9));
+        assert!(matches!(detector.handle_ack(id(2), seq), Acked::Nothing));
+        assert_eq!(detector.next_relay_deadline(), None);
+    }
+}

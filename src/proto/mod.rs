@@ -1,0 +1,518 @@
+//! The state machine: no clock, no socket, no thread.
+//!
+//! [`Protocol`] is the conductor. The rules are in the leaf modules, which know nothing of each
+//! other and return what is to be done; the files under `route/` carry it from one to the next.
+//! Read them as a datagram travels: `route/receive` takes it apart, `route/membership`,
+//! `route/joining`, `route/scopes` and `route/repair` do what its frames ask, `route/send` puts the
+//! answers together; `route/timeouts` is what time asks, `route/commands` what the user asks.
+
+mod clash;
+mod detector;
+mod fetch;
+mod goodbye;
+mod health;
+mod join;
+mod members;
+mod piggyback;
+mod pull;
+mod receipt;
+mod roles;
+mod route;
+mod suspicion;
+mod timer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::config::Config;
+use crate::error::{ConfigError, MetaError, RoleError, ScopeError};
+use crate::event::Event;
+use crate::node::{Generation, MAX_META_BYTES, Node, NodeId, NodeName, Nodes, ScopeName};
+use crate::role::{Role, Roles};
+use crate::stats::Stats;
+use crate::time::Instant;
+use crate::wire::frame::{Boot, Incarnation, Profile};
+use crate::wire::{ClusterId, DecodeError, Frame, ScopeId};
+
+use clash::Clashes;
+use detector::Detector;
+use fetch::Fetches;
+use goodbye::Goodbye;
+use health::LocalHealth;
+use join::{CookieJar, Joins};
+use members::Members;
+use piggyback::Piggyback;
+use pull::Pulls;
+use receipt::Receipts;
+use roles::RoleTables;
+use route::{Counters, Outgoing, PartCache};
+use suspicion::Suspicions;
+use timer::{Timer, TimerTable};
+
+/// What a node is before it has met anybody.
+#[derive(Clone, Debug)]
+pub struct LocalNode {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// Its stable name.
+    pub name: NodeName,
+    /// Where others reach it.
+    pub addr: SocketAddr,
+    /// Its start stamp; raised by itself when the cluster remembers a later one of this name.
+    pub boot: u64,
+    /// Its user's bytes, at most [`MAX_META_BYTES`].
+    pub meta: Bytes,
+}
+
+/// What a user asks of a node.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Command {
+    /// Take roles; joins the scope first if need be.
+    AddRoles {
+        /// The scope.
+        scope: ScopeName,
+        /// The roles; those held already count for nothing.
+        roles: Vec<Role>,
+    },
+    /// Give roles up.
+    RemoveRoles {
+        /// The scope.
+        scope: ScopeName,
+        /// The roles; those not held count for nothing.
+        roles: Vec<Role>,
+    },
+    /// Enter a scope.
+    JoinScope(ScopeName),
+    /// Leave a scope, with all roles there.
+    LeaveScope(ScopeName),
+    /// Replace the metadata.
+    SetMeta(Bytes),
+    /// Ask these addresses to let this node in.
+    Contact {
+        /// The addresses.
+        addrs: Vec<SocketAddr>,
+        /// If given, [`Outcome::Answered`] with this number tells how many answered.
+        token: Option<u64>,
+    },
+    /// Say goodbye; [`Outcome::Left`] tells when that is done.
+    Leave,
+    /// Replace the tuning.
+    Reconfigure(Box<Config>),
+    /// Find out who has this node's roles in a scope up to a generation; [`Outcome::Delivered`]
+    /// tells.
+    Deliver {
+        /// Repeated in the outcome.
+        token: u64,
+        /// The scope.
+        scope: ScopeName,
+        /// The generation.
+        generation: Generation,
+    },
+}
+
+/// Why a command was refused. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The node has left, or lost its name.
+    #[error("this node has stopped")]
+    Stopped,
+    /// A role, or the set of them, is not allowed.
+    #[error(transparent)]
+    Role(#[from] RoleError),
+    /// A scope cannot be joined or left.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The metadata is not allowed.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The configuration is not allowed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Too many calls of this kind wait already.
+    #[error("too many calls wait already")]
+    Busy,
+}
+
+/// What comes of a command later on, or is asked of the driver.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Resolve the seeds again, and give their addresses to [`Command::Contact`].
+    ResolveSeeds,
+    /// The first pull is complete: reads are as good as the seed's.
+    Synced,
+    /// A live node has this node's name. Before the first pull this node is not a member; later,
+    /// it has lost its name and stopped.
+    NameTaken {
+        /// Where the other is.
+        holder: SocketAddr,
+        /// Whether this node has stopped because of it.
+        stopped: bool,
+    },
+    /// A contact has been made, or not.
+    Answered {
+        /// Of the command.
+        token: u64,
+        /// How many addresses answered.
+        count: usize,
+    },
+    /// The receipt that was asked for.
+    Delivered {
+        /// Of the command.
+        token: u64,
+        /// Who has the generation.
+        reached: Nodes,
+        /// Who has not said so.
+        missing: Nodes,
+    },
+    /// The goodbye is over, and the node has stopped.
+    Left {
+        /// How many peers did not acknowledge it.
+        unheard: usize,
+    },
+}
+
+/// Where to send a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transmit {
+    /// The address.
+    pub to: SocketAddr,
+}
+
+/// One node of the cluster as a pure state machine.
+///
+/// There are four kinds of methods. **Inputs** (`handle_*`) take the time first, which never goes
+/// back. **Outputs** (`poll_*`) are drained after any input, each until `None`, in this order:
+/// [`poll_event`](Protocol::poll_event), [`poll_outcome`](Protocol::poll_outcome),
+/// [`poll_transmit`](Protocol::poll_transmit), then [`poll_timeout`](Protocol::poll_timeout) once.
+/// **Getters** change nothing. A call of `handle_timeout` that is late or early is harmless.
+///
+/// Peers' bytes never panic it and never reach the application as an error; a broken invariant of
+/// our own always panics. The same inputs and the same seed give the same outputs.
+///
+/// ```
+/// use rolecall::proto::{Command, LocalNode, Protocol};
+/// use rolecall::time::Instant;
+/// use rolecall::wire::ClusterId;
+/// use rolecall::{Config, Event, NodeName, Role, ScopeName};
+///
+/// let local = LocalNode {
+///     cluster: ClusterId::of("example"),
+///     name: NodeName::new("a").unwrap(),
+///     addr: "127.0.0.1:7946".parse().unwrap(),
+///     boot: 1,
+///     meta: bytes::Bytes::new(),
+/// };
+/// let mut now = Instant::ORIGIN;
+/// let mut node = Protocol::new(&Config::lan(), local, 42, now)?;
+/// let scope = ScopeName::new("jobs").unwrap();
+/// node.handle_command(now, Command::AddRoles { scope, roles: vec![Role::from("worker")] })?;
+/// assert!(matches!(node.poll_event(), Some(Event::RoleAdded { .. })));
+/// let mut datagram = Vec::new();
+/// while let Some(transmit) = node.poll_transmit(&mut datagram) {
+///     println!("{} bytes to {}", datagram.len(), transmit.to);
+/// }
+/// now = node.poll_timeout().unwrap();
+/// node.handle_timeout(now);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Protocol {
+    config: Config,
+    cluster: ClusterId,
+    local: NodeId,
+    now: Instant,
+    rng: ChaCha8Rng,
+
+    members: Members,
+    detector: Detector,
+    suspicions: Suspicions,
+    health: LocalHealth,
+    piggyback: Piggyback,
+    roles: RoleTables,
+    fetches: Fetches,
+    pulls: Pulls,
+    joins: Joins,
+    cookies: CookieJar,
+    clashes: Clashes,
+    receipts: Receipts,
+    goodbye: Option<Goodbye>,
+    timers: TimerTable,
+
+    /// Nodes whose roles are still on their way, and when they are announced without them.
+    announcing: BTreeMap<NodeId, Instant>,
+    /// Seeds that have let this node in and are not in the table yet.
+    welcomed: BTreeMap<NodeId, SocketAddr>,
+    parts: PartCache,
+    phase: Phase,
+    /// Attempts to reach a seed since this node was last among others.
+    lonely_tries: u32,
+    last_gossip: Option<Instant>,
+    probe_due: Instant,
+
+    frames: Vec<Frame>,
+    events: VecDeque<Event>,
+    outcomes: VecDeque<Outcome>,
+    outgoing: VecDeque<Outgoing>,
+    counters: Counters,
+}
+
+/// How far a node has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Nothing has been pulled yet.
+    Alone,
+    /// The first pull is under way.
+    Joining,
+    /// As good as the others.
+    Synced,
+    /// It has left, or lost its name.
+    Stopped,
+}
+
+impl Protocol {
+    /// A node that knows only itself.
+    ///
+    /// # Errors
+    /// The first value of the configuration that is not allowed.
+    ///
+    /// # Panics
+    /// When the metadata is over the limit: the caller checks that.
+    pub fn new(
+        config: &Config,
+        local: LocalNode,
+        seed: u64,
+        now: Instant,
+    ) -> Result<Protocol, ConfigError> {
+        config.validate()?;
+        assert!(local.meta.len() <= MAX_META_BYTES, "the caller checks the metadata");
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let profile = Profile {
+            id: NodeId::from_u64(rng.random()).unwrap_or(NodeId::MIN),
+            boot: Boot(local.boot),
+            version: 1,
+            incarnation: Incarnation(0),
+            name: local.name,
+            addr: local.addr,
+            meta: local.meta,
+            scopes: std::sync::Arc::from([]),
+        };
+        let mut protocol = Protocol {
+            config: config.clone(),
+            cluster: local.cluster,
+            local: profile.id,
+            now,
+            members: Members::new(&profile),
+            detector: Detector::new(&mut rng),
+            suspicions: Suspicions::default(),
+            health: LocalHealth::new(config.max_local_health),
+            piggyback: Piggyback::default(),
+            roles: RoleTables::new(profile.id),
+            fetches: Fetches::default(),
+            pulls: Pulls::default(),
+            joins: Joins::default(),
+            cookies: CookieJar::new(&mut rng),
+            clashes: Clashes::default(),
+            receipts: Receipts::default(),
+            goodbye: None,
+            timers: TimerTable::default(),
+            announcing: BTreeMap::new(),
+            welcomed: BTreeMap::new(),
+            parts: PartCache::default(),
+            phase: Phase::Alone,
+            lonely_tries: 0,
+            last_gossip: None,
+            probe_due: now,
+            frames: Vec::new(),
+            events: VecDeque::new(),
+            outcomes: VecDeque::new(),
+            outgoing: VecDeque::new(),
+            counters: Counters::default(),
+            rng,
+        };
+        protocol.start_timers();
+        Ok(protocol)
+    }
+
+    // Inputs.
+
+    /// Takes in a datagram that came from `from`.
+    ///
+    /// # Errors
+    /// Why it was refused, for logs; it was counted and changed nothing.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), DecodeError> {
+        self.advance(now);
+        let received = self.receive(from, datagram);
+        self.settle();
+        received
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+        self.run_timers();
+        self.settle();
+    }
+
+    /// Does what the user asks.
+    ///
+    /// # Errors
+    /// Why it was refused; nothing changed.
+    pub fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), CommandError> {
+        self.advance(now);
+        let result = self.obey(command);
+        self.settle();
+        result
+    }
+
+    // Outputs.
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next outcome.
+    pub fn poll_outcome(&mut self) -> Option<Outcome> {
+        self.outcomes.pop_front()
+    }
+
+    /// Writes the next datagram into `datagram` (cleared first), and says where it goes. What rides
+    /// on it is chosen now, so that it is the freshest there is.
+    pub fn poll_transmit(&mut self, datagram: &mut Vec<u8>) -> Option<Transmit> {
+        self.next_datagram(datagram)
+    }
+
+    /// When [`handle_timeout`](Protocol::handle_timeout) is to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    // Getters.
+
+    /// This node, as its peers see it.
+    pub fn local(&self) -> &Node {
+        &self.members.local().node
+    }
+
+    /// The start stamp of this run.
+    pub fn boot(&self) -> u64 {
+        self.members.local().boot.0
+    }
+
+    /// The tuning in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether the node has left or lost its name.
+    pub fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
+    /// Whether the first pull is complete.
+    pub fn is_synced(&self) -> bool {
+        self.phase == Phase::Synced
+    }
+
+    /// The live members that have been announced, this node included.
+    pub fn members(&self) -> Nodes {
+        let local = std::iter::once(self.local().clone());
+        let peers = self.members.peers().iter().filter_map(|id| self.members.live(*id));
+        let announced = peers.filter(|member| member.announced).map(|member| member.node.clone());
+        local.chain(announced).collect()
+    }
+
+    /// The scopes that this node is in, by name.
+    pub fn scopes(&self) -> Vec<ScopeName> {
+        let mut names: Vec<_> = self.roles.scopes().map(|(_, table)| table.name.clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The roles of a live, announced node in a scope.
+    pub fn roles(&self, scope: &str, id: NodeId) -> Roles {
+        let known = self.members.live(id).is_some_and(|member| member.announced);
+        let set = self.roles.set(ScopeId::of(scope), id).filter(|_| known);
+        set.map(|set| set.held().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The generation of a node's roles in a scope as it is known here; of this node's own also
+    /// when it is not in the scope.
+    pub fn generation(&self, scope: &str, id: NodeId) -> Generation {
+        let scope = ScopeId::of(scope);
+        if id == self.local {
+            return self.roles.own_generation(scope);
+        }
+        self.roles.set(scope, id).map(roles::RoleSet::generation).unwrap_or_default()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            members: self.members.live_count(),
+            suspects: self.suspicions.len(),
+            dead: self.members.dead_count(),
+            scopes: self.roles.count(),
+            local_health: self.health.score(),
+            piggyback_queue: self.piggyback.len(),
+            fetch_queue: self.fetches.len(),
+            pull_sessions: self.pulls.len(),
+            send_queue: self.outgoing.len(),
+            ..self.counters.stats()
+        }
+    }
+
+    /// Checks every invariant that can be checked from outside of a turn: for tests and fuzzing.
+    ///
+    /// # Panics
+    /// When one is broken.
+    #[cfg(any(test, debug_assertions))]
+    pub fn check(&self) {
+        self.members.check();
+        self.roles.check();
+        let mut probed = self.detector.probed().to_vec();
+        probed.sort_unstable();
+        assert_eq!(probed, self.members.peers(), "every live peer is probed, and nobody else");
+        for (scope, table) in self.roles.scopes() {
+            let members = self.members.peers().iter();
+            let in_scope = |id: &&NodeId| {
+                self.members.live(**id).is_some_and(|member| member.is_in(scope))
+            };
+            let listed: Vec<_> = members.filter(in_scope).copied().collect();
+            assert_eq!(listed, table.peers(), "a scope lists the live members that say so");
+        }
+        for id in self.announcing.keys() {
+            assert!(self.members.live(*id).is_some_and(|member| !member.announced));
+        }
+    }
+
+    /// Time only moves on, whatever the caller says.
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn start_timers(&mut self) {
+        // The first rounds come at a random moment, so that nodes that start together spread out.
+        let within = |rng: &mut ChaCha8Rng, interval: std::time::Duration| {
+            interval.mul_f64(rng.random_range(0.1..1.0))
+        };
+        let probe = self.now + within(&mut self.rng, self.config.probe_interval);
+        let pull = self.now + within(&mut self.rng, self.config.pull_interval);
+        self.probe_due = probe;
+        self.timers.set(Timer::Probe, Some(probe));
+        self.timers.set(Timer::Pull, Some(pull));
+        self.timers.set(Timer::Reconnect, Some(self.now));
+    }
+}

@@ -1,0 +1,230 @@
+//! What rides on datagrams, how often, in which order (SWIM, section 4.1).
+//!
+//! A rumor is a key; what it says is looked up when it is sent, so that the freshest state
+//! travels. Each audience has its own queue: a scope's rumors are never looked at for anybody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::node::{Generation, NodeId};
+use crate::wire::ScopeId;
+
+/// Something to tell.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Rumor {
+    /// A run's profile.
+    Profile(NodeId),
+    /// Whether a run is alive, failed, gone.
+    State(NodeId),
+    /// A suspicion of the first by the second.
+    Suspicion(NodeId, NodeId),
+    /// A run's roles in a scope.
+    Roles(NodeId, ScopeId),
+}
+
+/// Who is to hear it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Audience {
+    Cluster,
+    Scope(ScopeId),
+}
+
+impl Rumor {
+    pub(super) const fn audience(self) -> Audience {
+        match self {
+            Rumor::Profile(_) | Rumor::State(_) | Rumor::Suspicion(..) => Audience::Cluster,
+            Rumor::Roles(_, scope) => Audience::Scope(scope),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    sent: u32,
+    age: u64,
+    from: Generation,
+}
+
+/// The rumors of one audience.
+#[derive(Debug, Default)]
+struct Queue {
+    entries: BTreeMap<Rumor, Entry>,
+    /// Least sent first, the newest first among equals (SWIM, section 4.1).
+    order: BTreeSet<(u32, std::cmp::Reverse<u64>, Rumor)>,
+}
+
+impl Queue {
+    fn insert(&mut self, rumor: Rumor, entry: Entry) {
+        self.remove(rumor);
+        self.entries.insert(rumor, entry);
+        self.order.insert((entry.sent, std::cmp::Reverse(entry.age), rumor));
+    }
+
+    fn remove(&mut self, rumor: Rumor) -> Option<Entry> {
+        let entry = self.entries.remove(&rumor)?;
+        self.order.remove(&(entry.sent, std::cmp::Reverse(entry.age), rumor));
+        Some(entry)
+    }
+}
+
+/// What became of a rumor that was looked up for a datagram.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ride {
+    /// It is in the datagram.
+    Sent,
+    /// There was no room for it.
+    NoRoom,
+    /// There is nothing left to say.
+    Obsolete,
+}
+
+/// All rumors that still travel.
+#[derive(Debug, Default)]
+pub(super) struct Piggyback {
+    queues: BTreeMap<Audience, Queue>,
+    next_age: u64,
+    /// Whether a rumor has never been sent yet.
+    fresh: bool,
+}
+
+impl Piggyback {
+    /// Starts to spread a rumor, anew if it was on its way. For roles, `from` is the generation
+    /// that hearers are thought to have.
+    pub(super) fn spread(&mut self, rumor: Rumor, from: Generation) {
+        let queue = self.queues.entry(rumor.audience()).or_default();
+        let from = queue.entries.get(&rumor).map_or(from, |entry| entry.from.min(from));
+        self.next_age += 1;
+        queue.insert(rumor, Entry { sent: 0, age: self.next_age, from });
+        self.fresh = true;
+    }
+
+    /// Stops spreading to a scope that this node has left.
+    pub(super) fn drop_scope(&mut self, scope: ScopeId) {
+        self.queues.remove(&Audience::Scope(scope));
+    }
+
+    /// Whether something was added since the last call: worth a round at once.
+    pub(super) fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Whether something was added that no round has begun to tell.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Those who have something to hear.
+    pub(super) fn audiences(&self) -> Vec<Audience> {
+        self.queues.keys().copied().collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queues.values().map(|queue| queue.entries.len()).sum()
+    }
+
+    /// Offers the rumors of an audience, least sent first, until one has no room; those that have
+    /// been sent `limit` times have travelled enough.
+    pub(super) fn ride(
+        &mut self,
+        audience: Audience,
+        limit: u32,
+        mut offer: impl FnMut(Rumor, Generation) -> Ride,
+    ) {
+        let Some(queue) = self.queues.get_mut(&audience) else {
+            return;
+        };
+        let mut taken = Vec::new();
+        for &(_, _, rumor) in &queue.order {
+            match offer(rumor, queue.entries[&rumor].from) {
+                Ride::Sent => taken.push((rumor, true)),
+                Ride::Obsolete => taken.push((rumor, false)),
+                Ride::NoRoom => break,
+            }
+        }
+        for (rumor, sent) in taken {
+            let mut entry = queue.remove(rumor).expect("it was in the queue just now");
+            entry.sent += 1;
+            if sent && entry.sent < limit {
+                queue.insert(rumor, entry);
+            }
+        }
+        if queue.entries.is_empty() {
+            self.queues.remove(&audience);
+        }
+    }
+}
+
+/// `mult * ceil(log10(n + 1))` datagrams of each node carry a rumor (SWIM, section 4.1: a multiple
+/// of log n; the base is memberlist's).
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a logarithm of a node count is a small positive number"
+)]
+pub(super) fn transmit_limit(mult: u32, audience: usize) -> u32 {
+    let scale = ((audience + 1) as f64).log10().ceil() as u32;
+    mult * scale.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rumor(n: u64) -> Rumor {
+        Rumor::State(NodeId::from_u64(n).unwrap())
+    }
+
+    #[test]
+    fn the_least_sent_ride_first_and_stop_at_the_limit() {
+        let mut piggyback = Piggyback::default();
+        piggyback.spread(rumor(1), Generation::ZERO);
+        let mut offered = Vec::new();
+        piggyback.ride(Audience::Cluster, 3, |rumor, _| {
+            offered.push(rumor);
+            Ride::Sent
+        });
+        piggyback.spread(rumor(2), Generation::ZERO);
+        piggyback.spread(rumor(3), Generation::ZERO);
+        offered.clear();
+        piggyback.ride(Audience::Cluster, 3, |rumor, _| {
+            offered.push(rumor);
+            if offered.len() < 3 { Ride::Sent } else { Ride::NoRoom }
+        });
+        assert_eq!(offered, vec![rumor(3), rumor(2), rumor(1)]);
+        for _ in 0..2 {
+            piggyback.ride(Audience::Cluster, 3, |_, _| Ride::Sent);
+        }
+        assert!(piggyback.is_empty());
+    }
+
+    #[test]
+    fn an_update_of_an_update_spreads_from_the_older_generation() {
+        let mut piggyback = Piggyback::default();
+        let scope = ScopeId::of("s");
+        let roles = Rumor::Roles(NodeId::from_u64(1).unwrap(), scope);
+        piggyback.spread(roles, Generation::from_u64(4));
+        piggyback.spread(roles, Generation::from_u64(5));
+        assert!(piggyback.take_fresh());
+        assert!(!piggyback.take_fresh());
+        let mut from = None;
+        piggyback.ride(Audience::Scope(scope), 9, |_, generation| {
+            from = Some(generation);
+            Ride::Obsolete
+        });
+        assert_eq!(from, Some(Generation::from_u64(4)));
+        assert_eq!(piggyback.len(), 0);
+    }
+
+    #[test]
+    fn the_limit_grows_with_the_logarithm() {
+        assert_eq!(transmit_limit(4, 1), 4);
+        assert_eq!(transmit_limit(4, 9), 4);
+        assert_eq!(transmit_limit(4, 10), 8);
+        assert_eq!(transmit_limit(4, 1000), 16);
+    }
+}

@@ -1,0 +1,517 @@
+//! Who holds which role in which scope; generations and deltas.
+//!
+//! Each (node, scope) has one writer, its node. Every role that it holds or held is marked with the
+//! generation of its last change, so that whoever has the set can make the delta from any
+//! generation at or above the set's floor: the marks above it are all there, removals included.
+
+use std::collections::BTreeMap;
+
+use crate::node::{Generation, NodeId, ScopeName};
+use crate::role::Role;
+use crate::wire::frame::{RoleOp, Roles, Summary};
+use crate::wire::limits::{MAX_ROLE_SET_BYTES, MAX_ROLES_PER_NODE};
+use crate::wire::{ScopeId, entry_hash};
+
+/// Removals that a set remembers, if it does not hold more roles than that.
+const MIN_TOMBSTONES: usize = 64;
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Generation,
+    held: bool,
+}
+
+/// One node's roles in one scope.
+#[derive(Debug, Default)]
+pub(super) struct RoleSet {
+    generation: Generation,
+    /// Deltas from below it cannot be made: removals before it are forgotten.
+    floor: Generation,
+    marks: BTreeMap<Role, Mark>,
+    held: usize,
+    bytes: usize,
+    live: bool,
+}
+
+/// The difference that a change made, as the user sees it.
+#[must_use]
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Difference {
+    pub(super) added: Vec<Role>,
+    pub(super) removed: Vec<Role>,
+}
+
+/// What a delta did to a set.
+#[must_use]
+#[derive(Debug, PartialEq)]
+pub(super) enum Merged {
+    /// The node is not known to be in the scope, or this node is not.
+    Unlisted,
+    /// Everything in it was known.
+    Known,
+    /// It starts above what is known: the rest is to be fetched.
+    Gap { known: Generation },
+    /// It would exceed a limit, or contradicts itself.
+    Refused,
+    /// It was taken in, from the generation that was known before.
+    Changed { from: Generation, difference: Difference },
+}
+
+impl RoleSet {
+    pub(super) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The roles held, in order.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Role> {
+        self.marks.iter().filter(|(_, mark)| mark.held).map(|(role, _)| role)
+    }
+
+    pub(super) fn holds(&self, role: &Role) -> bool {
+        self.marks.get(role).is_some_and(|mark| mark.held)
+    }
+
+    /// Marks a role; says whether that changed whether it is held.
+    fn mark(&mut self, role: Role, mark: Mark) -> bool {
+        let len = role.as_bytes().len();
+        let before = self.marks.insert(role, mark).is_some_and(|old| old.held);
+        if mark.held && !before {
+            self.held += 1;
+            self.bytes += len;
+        } else if !mark.held && before {
+            self.held -= 1;
+            self.bytes -= len;
+        }
+        mark.held != before
+    }
+
+    /// Forgets the older half of the removals when there are too many.
+    fn prune(&mut self) {
+        let removals = self.marks.len() - self.held;
+        if removals <= MIN_TOMBSTONES.max(self.held) {
+            return;
+        }
+        let marks = self.marks.values();
+        let mut ages: Vec<_> = marks.filter(|mark| !mark.held).map(|mark| mark.at).collect();
+        let middle = ages.len() / 2;
+        let (_, &mut cut, _) = ages.select_nth_unstable(middle);
+        self.floor = self.floor.max(cut);
+        self.marks.retain(|_, mark| mark.held || mark.at > cut);
+    }
+
+    fn apply_delta(&mut self, delta: &Roles) -> Difference {
+        let mut difference = Difference::default();
+        for op in &delta.ops {
+            let at = Generation::from_u64(delta.from.as_u64().saturating_add(op.code >> 1));
+            let held = op.code & 1 == 0;
+            let known = self.marks.get(&op.role).map_or(Generation::ZERO, |mark| mark.at);
+            if at > known.max(self.generation) && at <= delta.to {
+                let changed = self.mark(op.role.clone(), Mark { at, held });
+                match (changed, held) {
+                    (true, true) => difference.added.push(op.role.clone()),
+                    (true, false) => difference.removed.push(op.role.clone()),
+                    (false, _) => {}
+                }
+            }
+        }
+        self.generation = delta.to;
+        self.prune();
+        difference
+    }
+
+    fn replace_with(&mut self, whole: &Roles) -> Difference {
+        let old = std::mem::replace(self, RoleSet { live: self.live, ..RoleSet::default() });
+        let mut difference = Difference::default();
+        for op in &whole.ops {
+            // What is newer than the floor of a whole set is not known, so its floor is its end.
+            self.mark(op.role.clone(), Mark { at: whole.to, held: true });
+            if !old.holds(&op.role) {
+                difference.added.push(op.role.clone());
+            }
+        }
+        difference.removed = old.held().filter(|role| !self.holds(role)).cloned().collect();
+        self.generation = whole.to;
+        self.floor = whole.to;
+        difference
+    }
+
+    /// Whether the set would stay within its limits with this delta.
+    fn has_room_for(&self, delta: &Roles) -> bool {
+        let kept = if delta.whole { (0, 0) } else { (self.held, self.bytes) };
+        let added = delta.ops.iter().filter(|op| op.code & 1 == 0);
+        let (count, bytes) = added.fold(kept, |(count, bytes), op| {
+            let new = delta.whole || !self.holds(&op.role);
+            (count + usize::from(new), bytes + usize::from(new) * op.role.as_bytes().len())
+        });
+        count <= MAX_ROLES_PER_NODE && bytes <= MAX_ROLE_SET_BYTES
+    }
+
+    /// The delta from `from` on; the whole set when that is too long ago or not smaller.
+    fn delta(&self, id: NodeId, scope: ScopeId, from: Generation) -> Roles {
+        let whole = from < self.floor || from == Generation::ZERO || from > self.generation;
+        let to = self.generation;
+        let ops = if whole {
+            self.held().map(|role| RoleOp { code: 0, role: role.clone() }).collect()
+        } else {
+            let news = self.marks.iter().filter(|(_, mark)| mark.at > from);
+            let op = |(role, mark): (&Role, &Mark)| RoleOp {
+                code: (mark.at.as_u64() - from.as_u64()) << 1 | u64::from(!mark.held),
+                role: role.clone(),
+            };
+            news.map(op).collect()
+        };
+        let from = if whole { Generation::ZERO } else { from };
+        Roles { id, scope, from, to, whole, ops }
+    }
+}
+
+/// One scope that this node is in.
+#[derive(Debug)]
+pub(super) struct RoleTable {
+    pub(super) name: ScopeName,
+    sets: BTreeMap<NodeId, RoleSet>,
+    /// The live members of the scope but this node, sorted.
+    peers: Vec<NodeId>,
+    /// Exclusive-or over the live.
+    hash: u64,
+    count: u32,
+}
+
+impl RoleTable {
+    /// The live members of the scope but this node.
+    pub(super) fn peers(&self) -> &[NodeId] {
+        &self.peers
+    }
+
+    pub(super) fn set(&self, id: NodeId) -> Option<&RoleSet> {
+        self.sets.get(&id)
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        Summary { count: self.count, hash: self.hash }
+    }
+
+    /// The live members in a range of ids, with their generations.
+    pub(super) fn range(
+        &self,
+        low: NodeId,
+        high: NodeId,
+    ) -> impl Iterator<Item = (NodeId, Generation)> {
+        let sets = (low <= high).then(|| self.sets.range(low..=high));
+        let live = sets.into_iter().flatten().filter(|(_, set)| set.live);
+        live.map(|(id, set)| (*id, set.generation))
+    }
+
+    fn toggle_hash(&mut self, id: NodeId) {
+        self.hash ^= entry_hash(id, self.sets[&id].generation.as_u64());
+    }
+}
+
+/// The roles of every node in every scope that this node is in.
+#[derive(Debug)]
+pub(super) struct RoleTables {
+    local: NodeId,
+    tables: BTreeMap<ScopeId, RoleTable>,
+    /// This node's generation in scopes that it has left, so that it never falls back.
+    rested: BTreeMap<ScopeId, Generation>,
+}
+
+impl RoleTables {
+    pub(super) fn new(local: NodeId) -> RoleTables {
+        RoleTables { local, tables: BTreeMap::new(), rested: BTreeMap::new() }
+    }
+
+    /// Joins a scope; this node's generation there goes on where it was.
+    pub(super) fn join(&mut self, scope: ScopeId, name: ScopeName) {
+        let table =
+            RoleTable { name, sets: BTreeMap::new(), peers: Vec::new(), hash: 0, count: 0 };
+        self.tables.insert(scope, table);
+        self.list(scope, self.local);
+        let generation = self.rested.remove(&scope).unwrap_or_default();
+        self.edit(scope, self.local, |set| {
+            set.generation = generation;
+            set.floor = generation;
+        });
+    }
+
+    /// Leaves a scope, and returns its table.
+    pub(super) fn leave(&mut self, scope: ScopeId) -> Option<RoleTable> {
+        let table = self.tables.remove(&scope)?;
+        let own = &table.sets[&self.local];
+        // Leaving is a change of its own where there were roles.
+        let generation =
+            if own.held == 0 { own.generation } else { own.generation.next() };
+        self.rested.insert(scope, generation);
+        Some(table)
+    }
+
+    /// Notes that a live node is in the scope.
+    pub(super) fn list(&mut self, scope: ScopeId, id: NodeId) {
+        let local = self.local;
+        let Some(table) = self.tables.get_mut(&scope) else { return };
+        let set = table.sets.entry(id).or_default();
+        if std::mem::replace(&mut set.live, true) {
+            return;
+        }
+        table.toggle_hash(id);
+        table.count += 1;
+        if id != local
+            && let Err(at) = table.peers.binary_search(&id)
+        {
+            table.peers.insert(at, id);
+        }
+    }
+
+    /// Notes that a node in the scope is dead; its roles are kept, unseen, in case it comes back.
+    pub(super) fn hide(&mut self, scope: ScopeId, id: NodeId) {
+        let Some(table) = self.tables.get_mut(&scope) else { return };
+        if !table.sets.get(&id).is_some_and(|set| set.live) {
+            return;
+        }
+        table.toggle_hash(id);
+        table.count -= 1;
+        table.sets.get_mut(&id).expect("it was found just now").live = false;
+        if let Ok(at) = table.peers.binary_search(&id) {
+            table.peers.remove(at);
+        }
+    }
+
+    /// Forgets a node's roles in the scope, and returns those it held.
+    pub(super) fn forget(&mut self, scope: ScopeId, id: NodeId) -> Vec<Role> {
+        self.hide(scope, id);
+        let table = self.tables.get_mut(&scope);
+        let set = table.and_then(|table| table.sets.remove(&id));
+        set.map(|set| set.held().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Takes in a delta.
+    pub(super) fn merge(&mut self, delta: &Roles) -> Merged {
+        let table = self.tables.get(&delta.scope);
+        let Some(set) = table.and_then(|table| table.sets.get(&delta.id)) else {
+            return Merged::Unlisted;
+        };
+        let known = set.generation;
+        if delta.to <= known {
+            return Merged::Known;
+        }
+        if delta.from > known {
+            return Merged::Gap { known };
+        }
+        if !set.has_room_for(delta) {
+            return Merged::Refused;
+        }
+        let difference = self.edit(delta.scope, delta.id, |set| {
+            if delta.whole { set.replace_with(delta) } else { set.apply_delta(delta) }
+        });
+        Merged::Changed { from: known, difference }
+    }
+
+    /// Changes this node's own roles by one generation, if that changes anything. The scope must
+    /// be joined.
+    pub(super) fn change_own(
+        &mut self,
+        scope: ScopeId,
+        roles: impl Iterator<Item = Role>,
+        held: bool,
+    ) -> Option<Difference> {
+        let own = &self.tables[&scope].sets[&self.local];
+        let at = own.generation.next();
+        let mut roles: Vec<Role> = roles.filter(|role| own.holds(role) != held).collect();
+        roles.sort_unstable();
+        roles.dedup();
+        if roles.is_empty() {
+            return None;
+        }
+        self.edit(scope, self.local, |set| {
+            for role in &roles {
+                set.mark(role.clone(), Mark { at, held });
+            }
+            set.generation = at;
+            set.prune();
+        });
+        let (added, removed) = if held { (roles, Vec::new()) } else { (Vec::new(), roles) };
+        Some(Difference { added, removed })
+    }
+
+    /// The delta of a node's roles from `from` on, if this node has them.
+    pub(super) fn delta(&self, scope: ScopeId, id: NodeId, from: Generation) -> Option<Roles> {
+        Some(self.set(scope, id)?.delta(id, scope, from))
+    }
+
+    pub(super) fn table(&self, scope: ScopeId) -> Option<&RoleTable> {
+        self.tables.get(&scope)
+    }
+
+    pub(super) fn set(&self, scope: ScopeId, id: NodeId) -> Option<&RoleSet> {
+        self.tables.get(&scope)?.sets.get(&id)
+    }
+
+    /// The scopes that this node is in, by id.
+    pub(super) fn scopes(&self) -> impl Iterator<Item = (ScopeId, &RoleTable)> {
+        self.tables.iter().map(|(scope, table)| (*scope, table))
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// This node's generation in a scope, joined or not.
+    pub(super) fn own_generation(&self, scope: ScopeId) -> Generation {
+        let joined = self.set(scope, self.local).map(RoleSet::generation);
+        joined.or_else(|| self.rested.get(&scope).copied()).unwrap_or_default()
+    }
+
+    /// Changes a set while the table's hash follows.
+    fn edit<R>(&mut self, scope: ScopeId, id: NodeId, change: impl FnOnce(&mut RoleSet) -> R) -> R {
+        let table = self.tables.get_mut(&scope).expect("callers looked the scope up");
+        let live = table.sets[&id].live;
+        if live {
+            table.toggle_hash(id);
+        }
+        let result = change(table.sets.get_mut(&id).expect("callers looked the node up"));
+        if live {
+            table.toggle_hash(id);
+        }
+        result
+    }
+
+    /// What must always hold.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check(&self) {
+        for table in self.tables.values() {
+            let live = table.sets.iter().filter(|(_, set)| set.live);
+            let hash = live.clone().fold(0, |hash, (id, set)| {
+                hash ^ entry_hash(*id, set.generation.as_u64())
+            });
+            assert_eq!(hash, table.hash, "the summary follows the table");
+            assert_eq!(live.clone().count(), table.count as usize);
+            let peers: Vec<_> = live.map(|(id, _)| *id).filter(|id| *id != self.local).collect();
+            assert_eq!(peers, table.peers);
+            for set in table.sets.values() {
+                assert_eq!(set.held().count(), set.held);
+                assert!(set.floor <= set.generation);
+                assert!(set.marks.values().all(|mark| mark.at <= set.generation));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u64) -> NodeId {
+        NodeId::from_u64(n).unwrap()
+    }
+
+    /// Two nodes in one scope: 1 writes, 2 follows.
+    fn pair() -> (ScopeId, RoleTables, RoleTables) {
+        let scope = ScopeId::of("s");
+        let name = ScopeName::new("s").unwrap();
+        let mut writer = RoleTables::new(id(1));
+        let mut follower = RoleTables::new(id(2));
+        writer.join(scope, name.clone());
+        follower.join(scope, name);
+        follower.list(scope, id(1));
+        (scope, writer, follower)
+    }
+
+    fn add(tables: &mut RoleTables, scope: ScopeId, role: u64) {
+        assert!(tables.change_own(scope, [Role::from(role)].into_iter(), true).is_some());
+    }
+
+    fn remove(tables: &mut RoleTables, scope: ScopeId, role: u64) {
+        assert!(tables.change_own(scope, [Role::from(role)].into_iter(), false).is_some());
+    }
+
+    #[test]
+    fn one_step_per_call_that_changes_anything() {
+        let (scope, mut writer, _) = pair();
+        let roles = || ["a", "b", "a"].map(Role::from).into_iter();
+        let difference = writer.change_own(scope, roles(), true).unwrap();
+        assert_eq!(difference.added.len(), 2);
+        assert!(writer.change_own(scope, roles(), true).is_none());
+        assert_eq!(writer.own_generation(scope), Generation::from_u64(1));
+        writer.check();
+    }
+
+    #[test]
+    fn a_delta_applies_from_at_or_below_what_is_known_and_a_gap_is_told() {
+        let (scope, mut writer, mut follower) = pair();
+        for n in 0..4 {
+            add(&mut writer, scope, n);
+        }
+        remove(&mut writer, scope, 1);
+        let at = Generation::from_u64;
+        let gap = writer.delta(scope, id(1), at(3)).unwrap();
+        assert_eq!(follower.merge(&gap), Merged::Gap { known: at(0) });
+        let whole = writer.delta(scope, id(1), at(0)).unwrap();
+        let Merged::Changed { from, difference } = follower.merge(&whole) else { panic!() };
+        assert_eq!((from, difference.added.len()), (at(0), 3));
+        assert_eq!(follower.merge(&gap), Merged::Known);
+        add(&mut writer, scope, 1);
+        let overlap = writer.delta(scope, id(1), at(2)).unwrap();
+        let Merged::Changed { difference, .. } = follower.merge(&overlap) else { panic!() };
+        assert_eq!(difference, Difference { added: vec![Role::from(1)], removed: vec![] });
+        follower.check();
+    }
+
+    #[test]
+    fn a_whole_set_is_swapped_in_as_a_difference() {
+        let (scope, mut writer, mut follower) = pair();
+        for n in 0..3 {
+            add(&mut writer, scope, n);
+        }
+        let first = writer.delta(scope, id(1), Generation::ZERO).unwrap();
+        assert!(matches!(follower.merge(&first), Merged::Changed { .. }));
+        for n in 3..200 {
+            add(&mut writer, scope, n);
+            remove(&mut writer, scope, n);
+        }
+        remove(&mut writer, scope, 2);
+        // The removals since are forgotten, so the delta is the whole set.
+        let late = writer.delta(scope, id(1), Generation::from_u64(3)).unwrap();
+        assert!(late.whole);
+        let Merged::Changed { difference, .. } = follower.merge(&late) else { panic!() };
+        assert_eq!(difference, Difference { added: vec![], removed: vec![Role::from(2)] });
+        writer.check();
+    }
+
+    #[test]
+    fn generations_survive_leaving_and_rejoining() {
+        let (scope, mut writer, _) = pair();
+        add(&mut writer, scope, 1);
+        let left = writer.leave(scope).unwrap();
+        assert_eq!(left.set(id(1)).unwrap().len(), 1);
+        assert_eq!(writer.own_generation(scope), Generation::from_u64(2));
+        writer.join(scope, ScopeName::new("s").unwrap());
+        assert_eq!(writer.own_generation(scope), Generation::from_u64(2));
+        add(&mut writer, scope, 1);
+        assert_eq!(writer.own_generation(scope), Generation::from_u64(3));
+        writer.check();
+    }
+
+    #[test]
+    fn a_hidden_set_comes_back_as_it_was() {
+        let (scope, mut writer, mut follower) = pair();
+        add(&mut writer, scope, 1);
+        let delta = writer.delta(scope, id(1), Generation::ZERO).unwrap();
+        assert!(matches!(follower.merge(&delta), Merged::Changed { .. }));
+        let summary = follower.table(scope).unwrap().summary();
+        follower.hide(scope, id(1));
+        assert_ne!(follower.table(scope).unwrap().summary(), summary);
+        follower.list(scope, id(1));
+        assert_eq!(follower.table(scope).unwrap().summary(), summary);
+        assert_eq!(follower.forget(scope, id(1)), vec![Role::from(1)]);
+        assert_eq!(follower.merge(&delta), Merged::Unlisted);
+        follower.check();
+    }
+}

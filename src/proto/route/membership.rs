@@ -1,0 +1,494 @@
+//! Who is a member: profiles, claims, and what a change of state brings with it.
+
+use std::sync::Arc;
+
+use super::super::clash::{Claimant, Decision, Standing};
+use super::super::fetch::Source;
+use super::super::health::Sign;
+use super::super::members::{Claimed, Member, Profiled, State};
+use super::super::piggyback::Rumor;
+use super::super::pull::Purpose;
+use super::super::suspicion::{Accused, Suspicion};
+use super::super::{Outcome, Phase, Protocol};
+use super::Origin;
+use crate::event::{DownReason, Event, Evidence, Sight, Witness};
+use crate::node::{Generation, Node, NodeId};
+use crate::wire::frame::{Alive, Incarnation, Membership, Object, Ping, Profile};
+
+impl Protocol {
+    /// Somebody tells of a run.
+    pub(super) fn hear_profile(&mut self, origin: Origin, profile: &Profile) {
+        if profile.id == self.local {
+            return;
+        }
+        if self.members.find(profile.id).is_none() {
+            if self.may_enter(profile) {
+                self.admit(origin, profile);
+            }
+            return;
+        }
+        match self.members.apply_profile(profile) {
+            Profiled::Updated { before, face_changed } => {
+                self.piggyback.spread(Rumor::Profile(profile.id), Generation::ZERO);
+                self.profile_changed(origin, profile.id, &before, face_changed);
+            }
+            Profiled::Known | Profiled::New | Profiled::Full => {}
+        }
+        self.fetches.settle(Object::Profile(profile.id), u64::from(profile.version));
+        self.hear_claim(origin, profile.id, (State::Alive, profile.incarnation), None);
+    }
+
+    /// Whether a run that is not in the table may enter it now: its name may be another's.
+    fn may_enter(&mut self, profile: &Profile) -> bool {
+        let Some(listed) = self.members.holder(&profile.name).map(claimant) else {
+            return true;
+        };
+        let challenger = Claimant { id: profile.id, addr: profile.addr, boot: profile.boot };
+        if listed.addr == challenger.addr && challenger.boot <= listed.boot {
+            // Where the newer run is, the older one cannot be any more.
+            self.bury(profile, listed.id);
+            return false;
+        }
+        if listed.addr == challenger.addr && listed.id != self.local {
+            self.replace(listed.id, challenger.id);
+            return true;
+        }
+        let (timeout, both) = (self.config.probe_interval, (listed, challenger));
+        let name = &profile.name;
+        let _: Standing = self.clashes.challenge(self.now, timeout, name, both, Some(profile));
+        self.ask_claimants();
+        false
+    }
+
+    /// A former run enters the table as dead, so that whoever still tells of it hears that.
+    fn bury(&mut self, profile: &Profile, by: NodeId) {
+        if matches!(self.members.apply_profile(profile), Profiled::New) {
+            let claim = (State::Replaced, Incarnation(0));
+            let claimed = self.members.apply_claim(self.now, profile.id, claim, Some(by));
+            debug_assert!(matches!(claimed, Claimed::Changed { .. }), "it was alive just now");
+            self.piggyback.spread(Rumor::State(profile.id), Generation::ZERO);
+        }
+    }
+
+    /// A run takes its place in the table.
+    fn admit(&mut self, origin: Origin, profile: &Profile) {
+        let id = profile.id;
+        // Of a name that has a live run again, the failed ones cannot come back.
+        let failed = self.members.failed().into_iter();
+        let namesakes = failed.filter(|other| {
+            self.members.find(*other).is_some_and(|it| it.node.name() == &*profile.name)
+        });
+        for namesake in namesakes.collect::<Vec<_>>() {
+            self.replace(namesake, id);
+        }
+        match self.members.apply_profile(profile) {
+            Profiled::New => {}
+            Profiled::Full => return self.counters.plain.dropped.refused += 1,
+            Profiled::Known | Profiled::Updated { .. } => unreachable!("the run was not known"),
+        }
+        self.welcomed.remove(&id);
+        self.fetches.settle(Object::Profile(id), u64::from(profile.version));
+        if origin.is_news() {
+            self.piggyback.spread(Rumor::Profile(id), Generation::ZERO);
+        }
+        self.enter(Some(origin), id);
+        if self.phase == Phase::Alone {
+            self.begin_first_pull(id);
+        }
+    }
+
+    /// What a run's coming alive brings with it, for the first time or again.
+    fn enter(&mut self, origin: Option<Origin>, id: NodeId) {
+        self.detector.add(id, &mut self.rng);
+        self.announcing.insert(id, self.now + self.config.pull_timeout);
+        for membership in self.shared_memberships(id) {
+            self.roles.list(membership.scope, id);
+            self.fetch_missing_roles(origin, id, membership);
+        }
+        self.try_announce(id);
+    }
+
+    /// The scopes that both this node and a run are in, as its profile says.
+    pub(super) fn shared_memberships(&self, id: NodeId) -> Vec<Membership> {
+        let Some(member) = self.members.find(id) else { return Vec::new() };
+        let shared = |it: &&Membership| self.roles.table(it.scope).is_some();
+        member.scopes.iter().filter(shared).copied().collect()
+    }
+
+    /// A known run has a new profile.
+    fn profile_changed(
+        &mut self,
+        origin: Origin,
+        id: NodeId,
+        before: &Arc<[Membership]>,
+        face_changed: bool,
+    ) {
+        let Some(member) = self.members.live(id) else { return };
+        let (announced, node, now) = (member.announced, member.node.clone(), member.scopes.clone());
+        if announced && face_changed {
+            self.events.push_back(Event::NodeUpdated { node: node.clone() });
+        }
+        for gone in before.iter().filter(|old| now.iter().all(|it| it.scope != old.scope)) {
+            let name = self.roles.table(gone.scope).map(|table| table.name.clone());
+            let held = self.roles.forget(gone.scope, id);
+            let Some(scope) = name.filter(|_| announced) else { continue };
+            for role in held {
+                let (scope, node) = (scope.clone(), node.clone());
+                self.events.push_back(Event::RoleRemoved { scope, node, role });
+            }
+        }
+        for membership in self.shared_memberships(id) {
+            self.roles.list(membership.scope, id);
+            self.fetch_missing_roles(Some(origin), id, membership);
+        }
+        self.try_announce(id);
+    }
+
+    /// Tells the user of a run, once its roles in shared scopes are here.
+    pub(super) fn try_announce(&mut self, id: NodeId) {
+        if !self.announcing.contains_key(&id) {
+            return;
+        }
+        let here = self.shared_memberships(id).iter().all(|membership| {
+            let set = self.roles.set(membership.scope, id);
+            set.is_some_and(|set| set.generation() >= membership.generation)
+        });
+        if here {
+            self.announce(id);
+        }
+    }
+
+    /// Tells the user of a run, and of the roles that are known of it.
+    pub(super) fn announce(&mut self, id: NodeId) {
+        self.announcing.remove(&id);
+        self.members.announce(id);
+        let Some(node) = self.members.live(id).map(|member| member.node.clone()) else { return };
+        tracing::info!(node = %node, id = %id, addr = %node.addr(), "node up");
+        self.events.push_back(Event::NodeUp { node: node.clone() });
+        for (scope, role) in self.shown_roles(id) {
+            self.events.push_back(Event::RoleAdded { scope, node: node.clone(), role });
+        }
+    }
+
+    /// The roles of a run in all scopes of this node.
+    fn shown_roles(&self, id: NodeId) -> Vec<(crate::node::ScopeName, crate::role::Role)> {
+        let mut roles = Vec::new();
+        for (_, table) in self.roles.scopes() {
+            let held = table.set(id).into_iter().flat_map(|set| set.held());
+            roles.extend(held.map(|role| (table.name.clone(), role.clone())));
+        }
+        roles
+    }
+
+    /// Somebody claims something of a run.
+    pub(super) fn hear_claim(
+        &mut self,
+        origin: Origin,
+        id: NodeId,
+        claim: (State, Incarnation),
+        by: Option<NodeId>,
+    ) {
+        if id == self.local {
+            return self.defend(origin, claim, by);
+        }
+        // In a pull a verdict may come from the other side of a healed partition: the run gets
+        // the chance to refute it.
+        let claim = match claim {
+            (State::Failed, incarnation) if origin.pulled.is_some() => {
+                (State::Suspect, incarnation)
+            }
+            other => other,
+        };
+        match self.members.apply_claim(self.now, id, claim, by) {
+            Claimed::Unknown => {
+                if claim.0.is_live() && origin.member {
+                    let source = Source { id: origin.id, addr: origin.addr };
+                    self.fetch(Object::Profile(id), 1, source);
+                }
+            }
+            Claimed::Old => self.hear_old_claim(origin, id, claim, by),
+            Claimed::Changed { from, to } => self.state_changed(id, from, to, by.unwrap_or(id)),
+        }
+    }
+
+    /// A claim that changes nothing may still confirm a suspicion, or show that a run which is held
+    /// dead here is alive to others.
+    fn hear_old_claim(
+        &mut self,
+        origin: Origin,
+        id: NodeId,
+        claim: (State, Incarnation),
+        by: Option<NodeId>,
+    ) {
+        let Some(member) = self.members.find(id) else { return };
+        let same = member.incarnation == claim.1;
+        match (member.state, claim.0) {
+            (State::Suspect, State::Suspect) if same => {
+                if let Some(by) = by {
+                    self.accuse(id, claim.1, by);
+                }
+            }
+            (State::Failed, State::Alive) if origin.pulled.is_some() => self.knock(id),
+            _ => {}
+        }
+    }
+
+    /// A run's state has changed.
+    fn state_changed(&mut self, id: NodeId, from: State, to: State, by: NodeId) {
+        let incarnation = self.members.find(id).map(|member| member.incarnation);
+        if to == State::Suspect {
+            self.counters.plain.suspicions += 1;
+            tracing::debug!(node = %id, by = %by, "suspected");
+            self.accuse(id, incarnation.unwrap_or_default(), by);
+        } else {
+            self.piggyback.spread(Rumor::State(id), Generation::ZERO);
+        }
+        match (from.is_live(), to.is_live()) {
+            (true, true) if to == State::Alive => {
+                if self.suspicions.remove(id).is_some() {
+                    tracing::debug!(node = %id, "refuted");
+                }
+            }
+            (false, true) => self.rise(id),
+            (true, false) => self.fall(id, to),
+            (true, true) | (false, false) => {
+                if to.is_final() {
+                    self.forget_roles(id);
+                }
+            }
+        }
+        if !to.is_live()
+            && let Some(decision) = self.clashes.listed_died(self.now, id)
+        {
+            self.settle_clash(decision);
+        }
+    }
+
+    /// A run that was held dead is alive: it is shown with the roles that were known of it, and
+    /// asked what changed since.
+    fn rise(&mut self, id: NodeId) {
+        self.enter(None, id);
+        for membership in self.shared_memberships(id) {
+            self.ask_roles_of(id, membership.scope);
+        }
+        if !self.pulls.is_with(id) {
+            self.begin_compare(id, Purpose::Repair { again: false });
+        }
+    }
+
+    /// A run is dead.
+    fn fall(&mut self, id: NodeId, to: State) {
+        let suspicion = self.suspicions.remove(id);
+        self.detector.remove(id);
+        self.announcing.remove(&id);
+        let announced = self.members.withdraw(id);
+        let shown = if announced { self.shown_roles(id) } else { Vec::new() };
+        for membership in self.shared_memberships(id) {
+            self.roles.hide(membership.scope, id);
+        }
+        if to.is_final() {
+            self.forget_roles(id);
+        }
+        let Some(member) = self.members.find(id) else { return };
+        let node = member.node.clone();
+        if !announced {
+            return;
+        }
+        let reason = self.down_reason(member, to, suspicion.as_ref());
+        tracing::info!(node = %node, id = %id, reason = %reason, "node down");
+        for (scope, role) in shown {
+            self.events.push_back(Event::RoleRemoved { scope, node: node.clone(), role });
+        }
+        self.events.push_back(Event::NodeDown { node, reason });
+    }
+
+    fn down_reason(
+        &self,
+        member: &Member,
+        to: State,
+        suspicion: Option<&Suspicion>,
+    ) -> DownReason {
+        let node_of = |id: NodeId| self.members.find(id).map(|member| member.node.clone());
+        match to {
+            State::Left => DownReason::Left,
+            State::Replaced => match member.by.and_then(node_of) {
+                Some(by) => DownReason::Replaced { by },
+                // Its profile is on its way: all that is known of it is its id.
+                None => DownReason::Replaced { by: self.successor_of(member) },
+            },
+            State::Alive | State::Suspect | State::Failed => {
+                let accusers = suspicion.map(|held| held.accusers.clone()).unwrap_or_default();
+                let accuser = accusers.first().copied().or(member.by);
+                let mut witnesses: Vec<Node> = accusers.into_iter().filter_map(node_of).collect();
+                witnesses.sort_unstable();
+                let saw = Sight::Silence;
+                DownReason::Failed(Evidence {
+                    accuser: accuser.and_then(node_of),
+                    witnesses: witnesses.into_iter().map(|node| Witness { node, saw }).collect(),
+                    last_heard: member.last_heard.map(|at| self.now - at),
+                    local_health: self.health.score(),
+                })
+            }
+        }
+    }
+
+    /// A run of which only the id is known, at the address of the one that it replaced.
+    fn successor_of(&self, member: &Member) -> Node {
+        let id = member.by.unwrap_or(member.node.id());
+        let name = member.node.node_name().clone();
+        Node::new(name, id, member.node.addr(), bytes::Bytes::new())
+    }
+
+    fn forget_roles(&mut self, id: NodeId) {
+        for membership in self.shared_memberships(id) {
+            drop(self.roles.forget(membership.scope, id));
+        }
+    }
+
+    /// A run has lost its name to another.
+    pub(super) fn replace(&mut self, id: NodeId, by: NodeId) {
+        if id == self.local {
+            return self.lose_name(by);
+        }
+        let claim = (State::Replaced, Incarnation(0));
+        if let Claimed::Changed { from, to } =
+            self.members.apply_claim(self.now, id, claim, Some(by))
+        {
+            self.state_changed(id, from, to, by);
+        }
+    }
+
+    /// This node suspects, or hears that somebody does.
+    fn accuse(&mut self, id: NodeId, incarnation: Incarnation, by: NodeId) {
+        let alive = self.members.live_count();
+        let about = (id, incarnation);
+        match self.suspicions.accuse(self.now, &self.config, alive, about, by) {
+            Accused::New | Accused::Confirmed => {
+                self.piggyback.spread(Rumor::Suspicion(id, by), Generation::ZERO);
+            }
+            Accused::Known => {}
+        }
+    }
+
+    /// This node's own probes got no answer from a run.
+    pub(super) fn suspect(&mut self, id: NodeId) {
+        let Some(member) = self.members.live(id) else { return };
+        let incarnation = member.incarnation;
+        let local = self.local;
+        let origin =
+            Origin { id: local, addr: self.local().addr(), member: true, pulled: None };
+        self.hear_claim(origin, id, (State::Suspect, incarnation), Some(local));
+    }
+
+    /// Suspicions whose time is up become verdicts.
+    pub(super) fn pass_verdicts(&mut self) {
+        while let Some((id, incarnation)) = self.suspicions.expired(self.now) {
+            let by = self.suspicions.of(id).map_or(id, |held| held.accusers[0]);
+            let claim = (State::Failed, incarnation);
+            if let Claimed::Changed { from, to } =
+                self.members.apply_claim(self.now, id, claim, Some(by))
+            {
+                self.counters.plain.verdicts += 1;
+                self.state_changed(id, from, to, by);
+            }
+            self.suspicions.remove(id);
+        }
+    }
+
+    /// Somebody claims something of this node: that it has failed is refuted (SWIM, section 4.2),
+    /// directly to who said so, and to all.
+    fn defend(&mut self, origin: Origin, claim: (State, Incarnation), by: Option<NodeId>) {
+        match claim {
+            (State::Suspect | State::Failed, doubted) => {
+                let own = self.members.local().incarnation;
+                if doubted >= own {
+                    let incarnation = doubted.next();
+                    self.members.update_local(|member| member.incarnation = incarnation);
+                    self.health.saw(Sign::Refuted);
+                    self.counters.plain.refutations += 1;
+                    self.piggyback.spread(Rumor::State(self.local), Generation::ZERO);
+                    tracing::debug!(by = ?by, "refuted a suspicion of this node");
+                }
+                let incarnation = self.members.local().incarnation;
+                self.send(origin.addr, Some(origin.id), Alive { id: self.local, incarnation });
+            }
+            (State::Replaced, _) => {
+                if let Some(by) = by {
+                    self.lose_name(by);
+                }
+            }
+            (State::Alive | State::Left, _) => {}
+        }
+    }
+
+    /// The name of this node is another's now. A service that goes on under it would be seen by
+    /// nobody: it stops, and says so.
+    fn lose_name(&mut self, by: NodeId) {
+        let local = self.members.local().node.clone();
+        let holder = self.addr_of(by).unwrap_or(local.addr());
+        let name = local.node_name().clone();
+        tracing::error!(name = %name, holder = %holder, "another live node has this node's name");
+        self.events.push_back(Event::NameConflict { name, other: holder });
+        self.outcomes.push_back(Outcome::NameTaken { holder, stopped: true });
+        self.phase = Phase::Stopped;
+    }
+
+    /// Tries whether a failed run is there after all. It hears that it is held dead, and refutes
+    /// that.
+    pub(super) fn knock(&mut self, id: NodeId) {
+        let seq = self.detector.take_seq();
+        self.send_to(id, Ping { seq });
+    }
+
+    /// Asks the older of two claimants of a name whether it lives.
+    pub(super) fn ask_claimants(&mut self) {
+        for claimant in self.clashes.due_questions(self.now) {
+            if claimant.id == self.local {
+                self.clash_answered(self.local);
+            } else {
+                let seq = self.detector.take_seq();
+                self.send(claimant.addr, Some(claimant.id), Ping { seq });
+            }
+        }
+    }
+
+    pub(super) fn clash_answered(&mut self, from: NodeId) {
+        if let Some(decision) = self.clashes.handle_answer(self.now, from) {
+            self.settle_clash(decision);
+        }
+    }
+
+    pub(super) fn settle_silent_clashes(&mut self) {
+        while let Some(decision) = self.clashes.take_silent(self.now) {
+            self.settle_clash(decision);
+        }
+    }
+
+    /// A name that two runs claimed is one's.
+    fn settle_clash(&mut self, decision: Decision) {
+        let Decision { name, listed, challenger, profile, challenger_wins, answered } = decision;
+        if !challenger_wins && answered {
+            tracing::warn!(name = %name, other = %challenger.addr, "name conflict");
+            self.events.push_back(Event::NameConflict { name, other: challenger.addr });
+        } else if !challenger_wins && let Some(profile) = &profile {
+            self.bury(profile, listed.id);
+        }
+        if !challenger_wins {
+            return;
+        }
+        self.welcome(challenger.id, challenger.addr);
+        self.replace(listed.id, challenger.id);
+        if let Some(profile) = profile
+            && self.members.find(profile.id).is_none()
+            && self.phase != Phase::Stopped
+        {
+            let origin =
+                Origin { id: challenger.id, addr: challenger.addr, member: false, pulled: None };
+            self.admit(origin, &profile);
+        }
+    }
+}
+
+fn claimant(member: &Member) -> Claimant {
+    Claimant { id: member.node.id(), addr: member.node.addr(), boot: member.boot }
+}

@@ -1,0 +1,40 @@
+//! The conductor's roads, one file each. They hold no rule of their own: what a frame, a timer or
+//! a command means is in the leaf modules; here it is carried from one to the next.
+
+mod commands;
+mod counters;
+mod joining;
+mod membership;
+mod receive;
+mod repair;
+mod scopes;
+mod send;
+mod timeouts;
+
+use std::net::SocketAddr;
+
+use super::pull::Purpose;
+use crate::node::NodeId;
+
+pub(super) use counters::Counters;
+pub(super) use scopes::PartCache;
+pub(super) use send::Outgoing;
+
+/// Where a frame comes from.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    id: NodeId,
+    addr: SocketAddr,
+    /// Whether it is a live member.
+    member: bool,
+    /// Whether the frame answers a pull, and of which kind.
+    pulled: Option<Purpose>,
+}
+
+impl Origin {
+    /// Whether what comes from here is news to others too: the first pull, and the first of a
+    /// scope, bring only what everybody else knows.
+    fn is_news(&self) -> bool {
+        !matches!(self.pulled, Some(Purpose::Join | Purpose::Scope(_)))
+    }
+}

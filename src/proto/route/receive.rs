@@ -1,0 +1,227 @@
+//! The way in: a datagram is checked, taken apart, and its frames are carried to where they are
+//! understood.
+
+use std::net::SocketAddr;
+
+use super::super::detector::Acked;
+use super::super::members::State;
+use super::super::{Phase, Protocol};
+use super::Origin;
+use crate::wire::frame::{Ack, Incarnation, Introduce, Nack, Ping, PingReq, WrongRun};
+use crate::wire::{DecodeError, Frame, Header, decode_frames, decode_header};
+
+impl Protocol {
+    pub(in crate::proto) fn receive(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), DecodeError> {
+        self.counters.plain.datagrams_in += 1;
+        self.counters.plain.bytes_in += datagram.len() as u64;
+        // The buffer is this node's, so that a datagram costs no allocation of its own.
+        let mut frames = std::mem::take(&mut self.frames);
+        let checked = self.check_datagram(datagram, &mut frames);
+        match checked {
+            Ok(Some(header)) if self.phase != Phase::Stopped => {
+                self.receive_frames(header, from, &frames, datagram.len());
+            }
+            Ok(_) => {}
+            Err(error) => self.counters.refused(error),
+        }
+        self.frames = frames;
+        checked.map(drop)
+    }
+
+    /// The header, if the datagram belongs to this cluster and comes from somebody else.
+    fn check_datagram(
+        &self,
+        datagram: &[u8],
+        frames: &mut Vec<Frame>,
+    ) -> Result<Option<Header>, DecodeError> {
+        let header = decode_header(datagram)?;
+        if header.cluster != self.cluster {
+            return Err(DecodeError::OtherCluster);
+        }
+        decode_frames(datagram, frames)?;
+        Ok(Some(header))
+    }
+
+    fn receive_frames(
+        &mut self,
+        header: Header,
+        from: SocketAddr,
+        frames: &[Frame],
+        len: usize,
+    ) {
+        let Some(first) = frames.first() else { return };
+        self.counters.received(first.kind(), len);
+        if header.from == self.local {
+            // A seed address that turns out to be this node's own.
+            self.joins.finish(from, true);
+            self.alone_if_nobody_else();
+            return;
+        }
+        if header.to.is_some_and(|to| to != self.local) {
+            self.counters.plain.dropped.other_run += 1;
+            if !matches!(first, Frame::WrongRun(_)) {
+                self.send(from, Some(header.from), WrongRun);
+            }
+            return;
+        }
+        let member = self.members.live(header.from).is_some();
+        if member {
+            self.members.heard(self.now, header.from);
+        }
+        let mut origin = Origin { id: header.from, addr: from, member, pulled: None };
+        for frame in frames {
+            if !self.receive_frame(&mut origin, frame) {
+                break;
+            }
+            origin.member = self.members.live(origin.id).is_some();
+        }
+    }
+
+    /// Carries one frame to where it is understood; false when the rest of the datagram is not to
+    /// be believed.
+    fn receive_frame(&mut self, origin: &mut Origin, frame: &Frame) -> bool {
+        match frame {
+            Frame::Ping(ping) => self.receive_ping(*origin, *ping),
+            Frame::Ack(ack) => self.receive_ack(*origin, *ack),
+            Frame::Nack(nack) => self.detector.handle_nack(origin.id, nack.seq),
+            Frame::PingReq(request) => self.receive_ping_req(*origin, *request),
+            Frame::WrongRun(_) => self.receive_wrong_run(*origin),
+            Frame::Introduce(_) => self.introduce(*origin),
+            Frame::Join(join) => return self.receive_join(*origin, join),
+            Frame::JoinReply(reply) => self.receive_join_reply(*origin, reply),
+            Frame::Profile(profile) => self.hear_profile(*origin, profile),
+            Frame::Alive(it) => {
+                self.hear_claim(*origin, it.id, (State::Alive, it.incarnation), None);
+            }
+            Frame::Suspect(it) => {
+                self.hear_claim(*origin, it.id, (State::Suspect, it.incarnation), Some(it.by));
+            }
+            Frame::Failed(it) => {
+                self.hear_claim(*origin, it.id, (State::Failed, it.incarnation), Some(it.by));
+            }
+            Frame::Left(it) => {
+                self.hear_claim(*origin, it.id, (State::Left, Incarnation(0)), None);
+            }
+            Frame::Replaced(it) => {
+                self.hear_claim(*origin, it.id, (State::Replaced, Incarnation(0)), Some(it.by));
+            }
+            Frame::Roles(roles) => self.hear_roles(*origin, roles),
+            Frame::Large(large) => self.receive_large(*origin, *large),
+            Frame::Part(part) => self.receive_part(*origin, part),
+            Frame::FetchPart(fetch) => self.receive_fetch_part(*origin, *fetch),
+            Frame::Page(page) => {
+                origin.pulled = self.receive_page(*origin, page);
+            }
+            Frame::Same(same) => self.pulls.handle_same(origin.id, same.token),
+            Frame::Buckets(buckets) => self.receive_buckets(*origin, buckets),
+            Frame::Has(has) => self.receipts.handle_has(origin.id, has.scope, has.generation),
+            Frame::Fetch(_) | Frame::Compare(_) | Frame::Pull(_) | Frame::Ask(_) => {
+                self.receive_request(*origin, frame);
+            }
+        }
+        true
+    }
+
+    /// Requests that only a member may make, because their answers may be longer than they are or
+    /// tell what is not for everybody.
+    fn receive_request(&mut self, origin: Origin, frame: &Frame) {
+        if !origin.member {
+            self.counters.plain.dropped.stranger += 1;
+            if self.members.find(origin.id).is_none() {
+                self.send(origin.addr, Some(origin.id), Introduce);
+            }
+            return;
+        }
+        match frame {
+            Frame::Fetch(fetch) => self.receive_fetch(origin, fetch),
+            Frame::Compare(compare) => self.receive_compare(origin, compare),
+            Frame::Pull(pull) => self.receive_pull(origin, pull),
+            Frame::Ask(ask) => self.receive_ask(origin, *ask),
+            _ => unreachable!("the caller passes requests only"),
+        }
+    }
+
+    /// Anybody may ask whether this node is there. Whoever it does not know is asked in turn who
+    /// it is; whoever has lost its name hears of that instead.
+    fn receive_ping(&mut self, origin: Origin, ping: Ping) {
+        let known = self.members.find(origin.id);
+        if known.is_some_and(|member| member.state == State::Replaced) {
+            if let Some(frame) = self.claim_frame(origin.id) {
+                self.send(origin.addr, Some(origin.id), frame);
+            }
+            return;
+        }
+        let mut payload = Vec::new();
+        Frame::from(Ack { seq: ping.seq }).encode(&mut payload);
+        if known.is_none() {
+            Frame::from(Introduce).encode(&mut payload);
+        }
+        self.send_payload(origin.addr, Some(origin.id), payload);
+    }
+
+    fn receive_ack(&mut self, origin: Origin, ack: Ack) {
+        match self.detector.handle_ack(origin.id, ack.seq) {
+            Acked::Round(target) => self.probe_answered(target),
+            Acked::Relay(relay) => self.send_to(relay.origin, Ack { seq: relay.origin_seq }),
+            Acked::Nothing => {}
+        }
+        if let Some(goodbye) = &mut self.goodbye {
+            goodbye.handle_ack(origin.id, ack.seq);
+        }
+        self.clash_answered(origin.id);
+    }
+
+    /// Probes only known members, at the addresses known here: nobody can make this node scan.
+    fn receive_ping_req(&mut self, origin: Origin, request: PingReq) {
+        if !origin.member || self.members.live(request.target).is_none() {
+            return;
+        }
+        let timeout = self.health.scale(self.config.probe_timeout);
+        let asked = (origin.id, request.seq);
+        if let Some(seq) = self.detector.relay(self.now, timeout, asked, request.target) {
+            self.send_to(request.target, Ping { seq });
+        }
+    }
+
+    pub(super) fn nack_due(&mut self) {
+        for relay in self.detector.due_nacks(self.now) {
+            self.send_to(relay.origin, Nack { seq: relay.origin_seq });
+        }
+    }
+
+    /// Another run answers at an address where this node expected somebody: it is told who asks,
+    /// and asked who it is. Its profile tells whether it is the same node, restarted.
+    fn receive_wrong_run(&mut self, origin: Origin) {
+        self.joins.finish(origin.addr, false);
+        if self.is_address_of_member(origin.addr) && self.members.find(origin.id).is_none() {
+            let mut payload = Vec::new();
+            Frame::from(Introduce).encode(&mut payload);
+            self.encode_local(&mut payload);
+            self.send_payload(origin.addr, Some(origin.id), payload);
+        }
+    }
+
+    pub(super) fn is_address_of_member(&self, addr: SocketAddr) -> bool {
+        self.members.peers().iter().any(|id| self.addr_of(*id) == Some(addr))
+    }
+
+    /// Somebody wants to know who this node is.
+    fn introduce(&mut self, origin: Origin) {
+        // Only to whom this node has reason to talk: an answer is longer than the question.
+        let expected = self.members.find(origin.id).is_some()
+            || self.joins.is_dialling(origin.addr)
+            || self.welcomed.contains_key(&origin.id)
+            || self.is_address_of_member(origin.addr);
+        if !expected {
+            self.counters.plain.dropped.stranger += 1;
+            return;
+        }
+        let mut payload = Vec::new();
+        self.encode_local(&mut payload);
+        self.send_payload(origin.addr, Some(origin.id), payload);
+    }
+}

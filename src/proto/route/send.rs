@@ -1,0 +1,277 @@
+//! The way out: datagrams wait with their payload, and are completed with what rides on them only
+//! when the driver takes them.
+
+use std::net::SocketAddr;
+
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::super::members::{Members, State};
+use super::super::piggyback::{Audience, Ride, Rumor, transmit_limit};
+use super::super::roles::RoleTables;
+use super::super::suspicion::Suspicions;
+use super::super::{Protocol, Transmit};
+use crate::node::{Generation, NodeId};
+use crate::wire::frame::{Alive, Failed, Large, Left, Object, Replaced, Suspect};
+use crate::wire::{Frame, HEADER_BYTES, Header, begin};
+
+/// Datagrams that may wait for the driver; what is beyond it is dropped and counted.
+const MAX_OUTGOING: usize = 16_384;
+
+/// A datagram that waits.
+#[derive(Debug)]
+pub(in crate::proto) struct Outgoing {
+    addr: SocketAddr,
+    to: Option<NodeId>,
+    payload: Vec<u8>,
+}
+
+impl Protocol {
+    /// Bytes of payload that one datagram has room for.
+    pub(super) fn payload_room(&self) -> usize {
+        self.config.max_datagram_bytes - HEADER_BYTES
+    }
+
+    /// Sends frames that were encoded before to an address.
+    pub(super) fn send_payload(
+        &mut self,
+        addr: SocketAddr,
+        to: Option<NodeId>,
+        payload: Vec<u8>,
+    ) {
+        debug_assert!(payload.len() <= self.payload_room(), "a payload fits its datagram");
+        if self.outgoing.len() >= MAX_OUTGOING {
+            self.counters.plain.dropped.send_queue_full += 1;
+            return;
+        }
+        self.outgoing.push_back(Outgoing { addr, to, payload });
+    }
+
+    /// Sends one frame to an address.
+    pub(super) fn send(
+        &mut self,
+        addr: SocketAddr,
+        to: Option<NodeId>,
+        frame: impl Into<Frame>,
+    ) {
+        let mut payload = Vec::new();
+        frame.into().encode(&mut payload);
+        self.send_payload(addr, to, payload);
+    }
+
+    /// Sends one frame to a run that is in the table, or has welcomed this node.
+    pub(super) fn send_to(&mut self, id: NodeId, frame: impl Into<Frame>) {
+        if let Some(addr) = self.addr_of(id) {
+            self.send(addr, Some(id), frame);
+        }
+    }
+
+    /// Where a run is reached.
+    pub(super) fn addr_of(&self, id: NodeId) -> Option<SocketAddr> {
+        let member = self.members.find(id).map(|member| member.node.addr());
+        member.or_else(|| self.welcomed.get(&id).copied())
+    }
+
+    /// Appends an object to a payload of at most `room` bytes: itself, or word that it is large if
+    /// it would not fit into a datagram of its own. Says whether either fitted.
+    pub(super) fn encode_object(&self, object: Object, room: usize, payload: &mut Vec<u8>) -> bool {
+        let Some(frame) = self.object_frame(object, 0) else { return true };
+        append_object(&frame, object, (room, self.payload_room()), payload)
+    }
+
+    /// The next datagram, complete.
+    pub(in crate::proto) fn next_datagram(&mut self, datagram: &mut Vec<u8>) -> Option<Transmit> {
+        loop {
+            let Outgoing { addr, to, payload } = self.outgoing.pop_front()?;
+            begin(Header { cluster: self.cluster, from: self.local, to }, datagram);
+            let max = self.config.max_datagram_bytes;
+            datagram.extend_from_slice(&payload);
+            if let Some(to) = to {
+                self.tell_the_accused(to, datagram);
+                self.fill(to, datagram);
+            }
+            if datagram.len() > HEADER_BYTES {
+                debug_assert!(datagram.len() <= max, "no datagram is larger than configured");
+                self.counters.sent(datagram[HEADER_BYTES], datagram.len());
+                return Some(Transmit { to: addr });
+            }
+        }
+    }
+
+    /// A run that is suspected or held dead hears of that first (Lifeguard, section IV.C).
+    fn tell_the_accused(&self, to: NodeId, datagram: &mut Vec<u8>) {
+        if self.members.find(to).is_some_and(|member| member.state != State::Alive)
+            && let Some(frame) = claim_frame(&self.members, &self.suspicions, to)
+        {
+            // Without room the probe goes first: the next datagram tells.
+            let _ = frame.encode_within(self.config.max_datagram_bytes, datagram);
+        }
+    }
+
+    /// Fills the rest of a datagram with rumors that its receiver may hear.
+    fn fill(&mut self, to: NodeId, datagram: &mut Vec<u8>) {
+        if self.piggyback.is_empty() {
+            return;
+        }
+        let Protocol { config, local, members, roles, suspicions, piggyback, rng, .. } = self;
+        let Some(receiver) = members.live(to) else { return };
+        let max = config.max_datagram_bytes;
+        let mult = config.retransmit_mult;
+        let limit = transmit_limit(mult, members.live_count());
+        piggyback.ride(Audience::Cluster, limit, |rumor, _| {
+            let frame = rumor_frame(*local, members, suspicions, rumor);
+            append_rumor(frame.as_ref(), rumor, max, datagram)
+        });
+        let mut scopes: Vec<_> = piggyback.audiences();
+        scopes.retain(|audience| match audience {
+            Audience::Cluster => false,
+            Audience::Scope(scope) => receiver.is_in(*scope),
+        });
+        if scopes.is_empty() {
+            return;
+        }
+        // No scope is always the last one.
+        let first = rng.random_range(0..scopes.len());
+        scopes.rotate_left(first);
+        for audience in scopes {
+            let Audience::Scope(scope) = audience else { continue };
+            let size = roles.table(scope).map_or(0, |table| table.peers().len() + 1);
+            let limit = transmit_limit(mult, size);
+            piggyback.ride(audience, limit, |rumor, from| {
+                let Rumor::Roles(id, _) = rumor else { return Ride::Obsolete };
+                if id == to {
+                    // Nobody needs to hear of its own roles; others do.
+                    return Ride::Sent;
+                }
+                let frame = roles_frame(roles, id, scope, from, max);
+                append_rumor(frame.as_ref(), rumor, max, datagram)
+            });
+        }
+    }
+
+    /// Some random members of a list that satisfy `fits`.
+    pub(super) fn choose(
+        rng: &mut ChaCha8Rng,
+        list: &[NodeId],
+        count: usize,
+        fits: impl Fn(NodeId) -> bool,
+    ) -> Vec<NodeId> {
+        let mut chosen: Vec<NodeId> = Vec::with_capacity(count);
+        // Few tries find enough in a large list; a small one is looked through, so that the only
+        // one that fits is never missed.
+        if list.len() > 8 * count {
+            for _ in 0..3 * count {
+                let id = *list.choose(rng).expect("the list is not empty");
+                if chosen.len() < count && fits(id) && !chosen.contains(&id) {
+                    chosen.push(id);
+                }
+            }
+        }
+        if chosen.len() < count {
+            let all: Vec<NodeId> = list.iter().copied().filter(|id| fits(*id)).collect();
+            chosen = all.sample(rng, count).copied().collect();
+        }
+        chosen
+    }
+}
+
+/// What is claimed of a run, as a frame about it.
+fn claim_frame(members: &Members, suspicions: &Suspicions, id: NodeId) -> Option<Frame> {
+    let member = members.find(id)?;
+    let incarnation = member.incarnation;
+    let by = member.by.unwrap_or(id);
+    Some(match member.state {
+        State::Alive => Alive { id, incarnation }.into(),
+        State::Suspect => {
+            let by = suspicions.of(id).map_or(by, |held| held.accusers[0]);
+            Suspect { id, incarnation, by }.into()
+        }
+        State::Failed => Failed { id, incarnation, by }.into(),
+        State::Left => Left { id }.into(),
+        State::Replaced => Replaced { id, by }.into(),
+    })
+}
+
+impl Protocol {
+    /// What is claimed of a run, as a frame about it.
+    pub(super) fn claim_frame(&self, id: NodeId) -> Option<Frame> {
+        claim_frame(&self.members, &self.suspicions, id)
+    }
+}
+
+/// What a rumor of the cluster says now; `None` when there is nothing left to say.
+fn rumor_frame(
+    local: NodeId,
+    members: &Members,
+    suspicions: &Suspicions,
+    rumor: Rumor,
+) -> Option<Frame> {
+    match rumor {
+        Rumor::Profile(id) => Some(members.live(id)?.profile().into()),
+        Rumor::Suspicion(id, by) => {
+            let member = members.find(id).filter(|member| member.state == State::Suspect)?;
+            Some(Suspect { id, incarnation: member.incarnation, by }.into())
+        }
+        Rumor::State(id) => {
+            let suspected = members.find(id)?.state == State::Suspect && id != local;
+            if suspected { None } else { claim_frame(members, suspicions, id) }
+        }
+        Rumor::Roles(..) => None,
+    }
+}
+
+/// What a rumor of roles says now. A set that cannot fit is not even put together.
+fn roles_frame(
+    roles: &RoleTables,
+    id: NodeId,
+    scope: crate::wire::ScopeId,
+    from: Generation,
+    max: usize,
+) -> Option<Frame> {
+    let set = roles.set(scope, id)?;
+    if from == Generation::ZERO && set.bytes() > max {
+        let object = Object::Roles(id, scope);
+        return Some(Large { object, version: set.generation().as_u64() }.into());
+    }
+    Some(roles.delta(scope, id, from)?.into())
+}
+
+/// Appends an object's frame, or word that it is large; `room` is that of this payload and of an
+/// empty one.
+pub(super) fn append_object(
+    frame: &Frame,
+    object: Object,
+    room: (usize, usize),
+    payload: &mut Vec<u8>,
+) -> bool {
+    if frame.encode_within(room.0, payload) {
+        return true;
+    }
+    let mut alone = Vec::new();
+    if frame.encode_within(room.1, &mut alone) {
+        return false;
+    }
+    let version = match frame {
+        Frame::Profile(profile) => u64::from(profile.version),
+        Frame::Roles(roles) => roles.to.as_u64(),
+        _ => return true,
+    };
+    Frame::from(Large { object, version }).encode_within(room.0, payload)
+}
+
+fn append_rumor(
+    frame: Option<&Frame>,
+    rumor: Rumor,
+    max: usize,
+    datagram: &mut Vec<u8>,
+) -> Ride {
+    let Some(frame) = frame else { return Ride::Obsolete };
+    let room = (max, max - HEADER_BYTES);
+    let fitted = match rumor {
+        Rumor::Profile(id) => append_object(frame, Object::Profile(id), room, datagram),
+        Rumor::Roles(id, scope) => append_object(frame, Object::Roles(id, scope), room, datagram),
+        Rumor::State(_) | Rumor::Suspicion(..) => frame.encode_within(max, datagram),
+    };
+    if fitted { Ride::Sent } else { Ride::NoRoom }
+}

@@ -1,0 +1,215 @@
+//! What time asks for, and what follows every input.
+
+use super::super::detector::Ended;
+use super::super::goodbye::Progress;
+use super::super::health::Sign;
+use super::super::piggyback::Audience;
+use super::super::timer::Timer;
+use super::super::{Outcome, Phase, Protocol};
+use crate::node::NodeId;
+use crate::wire::Frame;
+use crate::wire::frame::{Ping, PingReq};
+
+/// A round of gossip about fresh news waits at most this share of the gossip interval for more of
+/// them, so that bursts share datagrams.
+const FRESH_SHARE: u32 = 20;
+
+/// The first pause between attempts of a lonely node to reach a seed, as a share of
+/// `reconnect_interval`; it doubles up to that.
+const LONELY_SHARE: u32 = 32;
+
+impl Protocol {
+    /// Runs every timer that is due, each once.
+    pub(in crate::proto) fn run_timers(&mut self) {
+        let mut ran: Vec<Timer> = Vec::new();
+        while let Some(timer) = self.timers.take_due(self.now) {
+            if !self.is_active() || ran.contains(&timer) {
+                continue;
+            }
+            ran.push(timer);
+            match timer {
+                Timer::Probe => self.probe_round(),
+                Timer::ProbeTimeout => self.ask_helpers(),
+                Timer::Relay => self.nack_due(),
+                Timer::Suspicion => self.pass_verdicts(),
+                Timer::Gossip => self.gossip(),
+                Timer::Pull => {
+                    self.compare_with_someone();
+                    self.timers.set(Timer::Pull, Some(self.now + self.config.pull_interval));
+                }
+                Timer::Fetch => self.retry_fetches(),
+                Timer::Join => self.send_joins(),
+                Timer::Reconnect => self.reconnect(),
+                Timer::Clash => {
+                    self.ask_claimants();
+                    self.settle_silent_clashes();
+                }
+                Timer::Announce => self.announce_overdue(),
+                // These are looked after in `settle`, whatever the input was.
+                Timer::PullRetry | Timer::Leave | Timer::Receipt => {}
+                Timer::Purge => self.forget_the_dead(),
+            }
+        }
+    }
+
+    /// What follows every input: work that may be ready, and the timers of the leaf modules.
+    pub(in crate::proto) fn settle(&mut self) {
+        if !self.is_active() {
+            return;
+        }
+        self.progress_pulls();
+        self.progress_receipts();
+        self.progress_goodbye();
+        while let Some((token, count)) = self.joins.take_answered(self.now) {
+            self.outcomes.push_back(Outcome::Answered { token, count });
+        }
+        if self.piggyback.take_fresh() {
+            let pause = self.config.gossip_interval / FRESH_SHARE;
+            let due = self.last_gossip.map_or(self.now, |last| self.now.max(last + pause));
+            self.timers.set_earlier(Timer::Gossip, due);
+        }
+        let retention = self.config.dead_retention;
+        let timers = &mut self.timers;
+        timers.set(Timer::Relay, self.detector.next_relay_deadline());
+        timers.set(Timer::Suspicion, self.suspicions.next_deadline());
+        timers.set(Timer::PullRetry, self.pulls.next_deadline());
+        timers.set(Timer::Fetch, self.fetches.next_deadline());
+        timers.set(Timer::Join, self.joins.next_deadline());
+        timers.set(Timer::Clash, self.clashes.next_deadline());
+        timers.set(Timer::Announce, self.announcing.values().min().copied());
+        timers.set(Timer::Leave, self.goodbye.as_ref().map(|it| it.next_deadline()));
+        timers.set(Timer::Receipt, self.receipts.next_deadline());
+        timers.set(Timer::Purge, self.members.next_forget(self.now, retention));
+    }
+
+    /// Ends a probe round and begins the next (SWIM, section 3.1).
+    fn probe_round(&mut self) {
+        let ended = self.detector.end_round();
+        // A node that woke late cannot tell whether an answer came in time: it judges nobody.
+        let late = self.now - self.probe_due > self.config.probe_timeout;
+        if let Ended::Failed { target, nacks_missed } = ended
+            && !late
+        {
+            self.counters.plain.probes_failed += 1;
+            self.health.saw(Sign::ProbeFailed);
+            for _ in 0..nacks_missed {
+                self.health.saw(Sign::NackMissed);
+            }
+            self.suspect(target);
+        }
+        if let Some((target, seq)) = self.detector.begin_round(&mut self.rng) {
+            self.counters.plain.probes += 1;
+            self.send_to(target, Ping { seq });
+            let timeout = self.health.scale(self.config.probe_timeout);
+            self.timers.set(Timer::ProbeTimeout, Some(self.now + timeout));
+        }
+        self.probe_due = self.now + self.health.scale(self.config.probe_interval);
+        self.timers.set(Timer::Probe, Some(self.probe_due));
+    }
+
+    pub(super) fn probe_answered(&mut self, target: NodeId) {
+        self.health.saw(Sign::ProbeAnswered);
+        self.members.heard(self.now, target);
+        self.timers.set(Timer::ProbeTimeout, None);
+    }
+
+    /// The target has not answered: it is asked again, by this node and by helpers.
+    fn ask_helpers(&mut self) {
+        let Some((target, seq)) = self.detector.unanswered() else { return };
+        self.send_to(target, Ping { seq });
+        let peers = self.members.peers();
+        let count = self.config.indirect_probes;
+        let helpers = Protocol::choose(&mut self.rng, peers, count, |id| id != target);
+        for helper in &helpers {
+            self.send_to(*helper, PingReq { seq, target });
+        }
+        self.detector.asked(helpers);
+    }
+
+    /// A round of gossip: for everybody who has something to hear, some random members.
+    fn gossip(&mut self) {
+        self.last_gossip = Some(self.now);
+        let mut chosen: Vec<NodeId> = Vec::new();
+        for audience in self.piggyback.audiences() {
+            let peers = match audience {
+                Audience::Cluster => self.members.peers(),
+                Audience::Scope(scope) => self.roles.table(scope).map_or(&[][..], |it| it.peers()),
+            };
+            let fanout = self.config.gossip_fanout;
+            chosen.extend(Protocol::choose(&mut self.rng, peers, fanout, |_| true));
+        }
+        chosen.sort_unstable();
+        chosen.dedup();
+        for id in chosen {
+            if let Some(addr) = self.addr_of(id) {
+                self.send_payload(addr, Some(id), Vec::new());
+            }
+        }
+        if !self.piggyback.is_empty() {
+            let next = self.now + self.config.gossip_interval;
+            self.timers.set_earlier(Timer::Gossip, next);
+        }
+    }
+
+    /// Tries one of the failed, and has the seeds resolved and tried again.
+    fn reconnect(&mut self) {
+        let failed = self.members.failed();
+        if let Some(id) = Protocol::choose(&mut self.rng, &failed, 1, |_| true).first() {
+            self.knock(*id);
+        }
+        let interval = self.config.reconnect_interval;
+        let lonely = self.members.peers().is_empty() || self.phase == Phase::Alone;
+        let pause = if lonely {
+            let doubled = 1 << self.lonely_tries.min(5);
+            self.lonely_tries += 1;
+            (interval / LONELY_SHARE * doubled).min(interval)
+        } else {
+            self.lonely_tries = 0;
+            interval
+        };
+        self.outcomes.push_back(Outcome::ResolveSeeds);
+        self.timers.set(Timer::Reconnect, Some(self.now + pause));
+    }
+
+    /// Nodes whose roles have not come in time are announced without them; the pull repairs that.
+    fn announce_overdue(&mut self) {
+        let overdue = self.announcing.iter().filter(|(_, deadline)| **deadline <= self.now);
+        let overdue: Vec<NodeId> = overdue.map(|(id, _)| *id).collect();
+        for id in overdue {
+            self.announce(id);
+        }
+    }
+
+    fn forget_the_dead(&mut self) {
+        let retention = self.config.dead_retention;
+        while let Some(id) = self.members.forget_one(self.now, retention) {
+            let scopes: Vec<_> = self.roles.scopes().map(|(scope, _)| scope).collect();
+            for scope in scopes {
+                drop(self.roles.forget(scope, id));
+            }
+        }
+    }
+
+    /// Says goodbye to those who have not acknowledged it.
+    fn progress_goodbye(&mut self) {
+        let Some(goodbye) = &mut self.goodbye else { return };
+        let seq = goodbye.seq;
+        match goodbye.progress(self.now) {
+            Progress::Wait => {}
+            Progress::Tell(peers) => {
+                for id in peers {
+                    let Some(addr) = self.addr_of(id) else { continue };
+                    let mut payload = Vec::new();
+                    // The ping comes first: who has heard the goodbye answers no more.
+                    Frame::from(Ping { seq }).encode(&mut payload);
+                    self.farewell().encode(&mut payload);
+                    self.send_payload(addr, Some(id), payload);
+                }
+            }
+            Progress::Over { unheard } => {
+                self.outcomes.push_back(Outcome::Left { unheard });
+                self.phase = Phase::Stopped;
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! One enum of timers, one table.
+
+use crate::time::Instant;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Timer {
+    /// A probe round ends and the next one begins.
+    Probe,
+    /// The direct probe of this round has waited long enough.
+    ProbeTimeout,
+    /// A nack for a probe made for somebody else is due, or it is forgotten.
+    Relay,
+    /// A suspicion becomes a verdict.
+    Suspicion,
+    /// A gossip round.
+    Gossip,
+    /// A comparison with a random peer.
+    Pull,
+    /// A page did not come.
+    PullRetry,
+    /// A fetched object did not come.
+    Fetch,
+    /// A seed did not answer.
+    Join,
+    /// The dead and the seeds are tried again.
+    Reconnect,
+    /// A name that two nodes claim is decided.
+    Clash,
+    /// A node whose roles do not come is announced without them.
+    Announce,
+    /// A goodbye was not acknowledged.
+    Leave,
+    /// Somebody waits to hear who has a change.
+    Receipt,
+    /// The dead are forgotten.
+    Purge,
+}
+
+impl Timer {
+    const ALL: [Timer; 15] = [
+        Timer::Probe,
+        Timer::ProbeTimeout,
+        Timer::Relay,
+        Timer::Suspicion,
+        Timer::Gossip,
+        Timer::Pull,
+        Timer::PullRetry,
+        Timer::Fetch,
+        Timer::Join,
+        Timer::Reconnect,
+        Timer::Clash,
+        Timer::Announce,
+        Timer::Leave,
+        Timer::Receipt,
+        Timer::Purge,
+    ];
+}
+
+/// The deadline of each timer that is set.
+#[derive(Debug, Default)]
+pub(super) struct TimerTable {
+    deadlines: [Option<Instant>; Timer::ALL.len()],
+}
+
+impl TimerTable {
+    /// Sets the timer, or clears it.
+    pub(super) fn set(&mut self, timer: Timer, deadline: Option<Instant>) {
+        self.deadlines[timer as usize] = deadline;
+    }
+
+    /// Sets the timer unless it is due earlier.
+    pub(super) fn set_earlier(&mut self, timer: Timer, deadline: Instant) {
+        let slot = &mut self.deadlines[timer as usize];
+        *slot = Some(slot.map_or(deadline, |old| old.min(deadline)));
+    }
+
+    /// Clears and returns the first timer that is due, in the order of the enum.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Timer> {
+        let due = |timer: &&Timer| self.deadlines[**timer as usize].is_some_and(|at| at <= now);
+        let timer = *Timer::ALL.iter().find(due)?;
+        self.deadlines[timer as usize] = None;
+        Some(timer)
+    }
+
+    /// Whether the timer is set.
+    pub(super) fn is_set(&self, timer: Timer) -> bool {
+        self.deadlines[timer as usize].is_some()
+    }
+
+    /// The earliest deadline.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.deadlines.iter().flatten().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_fire_once_when_due() {
+        let mut table = TimerTable::default();
+        let at = Instant::from_micros;
+        assert_eq!(table.next(), None);
+        table.set(Timer::Gossip, Some(at(20)));
+        table.set_earlier(Timer::Gossip, at(30));
+        table.set(Timer::Probe, Some(at(25)));
+        assert_eq!(table.next(), Some(at(20)));
+        assert_eq!(table.take_due(at(19)), None);
+        assert_eq!(table.take_due(at(25)), Some(Timer::Probe));
+        assert_eq!(table.take_due(at(25)), Some(Timer::Gossip));
+        assert_eq!(table.take_due(at(99)), None);
+    }
+
+    #[test]
+    fn the_list_is_in_the_order_of_the_enum() {
+        for (position, timer) in Timer::ALL.iter().enumerate() {
+            assert_eq!(*timer as usize, position);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Plain counters, by value.
+
+use serde::Serialize;
+
+/// What a node has done and seen since it started, and what it holds now.
+///
+/// Counters only grow; `members` to `reclaim_pending_bytes` are of this moment.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let cluster = rolecall::Cluster::builder("a").bind("127.0.0.1:0").start().await.unwrap();
+/// let stats = cluster.stats();
+/// assert_eq!(stats.members, 1);
+/// assert_eq!(stats.dropped.total(), 0);
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Datagrams received, before any check.
+    pub datagrams_in: u64,
+    /// Bytes received (UDP payload).
+    pub bytes_in: u64,
+    /// Datagrams sent.
+    pub datagrams_out: u64,
+    /// Bytes sent (UDP payload).
+    pub bytes_out: u64,
+    /// Datagrams and bytes received, by the kind of the first frame; kinds never seen are left out.
+    pub received: Vec<Traffic>,
+    /// Datagrams and bytes sent, by the kind of the first frame; kinds never sent are left out.
+    pub sent: Vec<Traffic>,
+    /// What was dropped, by reason.
+    pub dropped: Dropped,
+    /// Probe rounds begun.
+    pub probes: u64,
+    /// Probe rounds that ended without an answer, direct or through others.
+    pub probes_failed: u64,
+    /// Suspicions begun, by this node's probes or by hearsay.
+    pub suspicions: u64,
+    /// Times that this node refuted a claim that it has failed.
+    pub refutations: u64,
+    /// Verdicts of failure that this node reached by itself.
+    pub verdicts: u64,
+    /// Comparisons and pulls begun.
+    pub pulls: u64,
+    /// Those that did not complete.
+    pub pulls_failed: u64,
+    /// Deltas of roles taken in.
+    pub deltas: u64,
+    /// Deltas that began above what was known, so that the rest was fetched.
+    pub gaps: u64,
+    /// Objects asked for by name (gaps, unknown profiles, large ones).
+    pub fetches: u64,
+    /// Events dropped for slow subscribers, in all.
+    pub events_missed: u64,
+    /// Calls of the event handler that panicked.
+    pub handler_panics: u64,
+    /// Errors of the socket that were survived.
+    pub socket_errors: u64,
+    /// Live members, this node included.
+    pub members: usize,
+    /// Members that are suspected.
+    pub suspects: usize,
+    /// Dead runs that are remembered.
+    pub dead: usize,
+    /// Scopes that this node is in.
+    pub scopes: usize,
+    /// Local health: 0 is well (Lifeguard, section IV.A).
+    pub local_health: u32,
+    /// Updates that still ride on datagrams.
+    pub piggyback_queue: usize,
+    /// Objects asked for and not yet here.
+    pub fetch_queue: usize,
+    /// Pulls under way.
+    pub pull_sessions: usize,
+    /// Datagrams that wait for the socket.
+    pub send_queue: usize,
+    /// Memory that waits until no reader can see it, in bytes.
+    pub reclaim_pending_bytes: usize,
+}
+
+/// Datagrams of one kind.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// # let cluster = rolecall::Cluster::builder("a").bind("127.0.0.1:0").start().await.unwrap();
+/// for traffic in cluster.stats().sent {
+///     println!("{}: {} datagrams, {} bytes", traffic.kind, traffic.datagrams, traffic.bytes);
+/// }
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// The kind of the first frame.
+    pub kind: &'static str,
+    /// How many datagrams.
+    pub datagrams: u64,
+    /// Their bytes (UDP payload).
+    pub bytes: u64,
+}
+
+/// What was dropped, by reason.
+///
+/// ```
+/// let dropped = rolecall::Dropped::default();
+/// assert_eq!(dropped.total(), 0);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// Not a datagram of this protocol: length, magic, flags.
+    pub foreign: u64,
+    /// Of another major version of the protocol.
+    pub other_version: u64,
+    /// Of another cluster.
+    pub other_cluster: u64,
+    /// A malformed frame, or too many of them.
+    pub malformed: u64,
+    /// Meant for another run at this address.
+    pub other_run: u64,
+    /// A request that only a member may make, from somebody who is none.
+    pub stranger: u64,
+    /// A claim that would exceed a limit, or contradicts itself.
+    pub refused: u64,
+    /// Outgoing datagrams, because the queue to the socket was full.
+    pub send_queue_full: u64,
+}
+
+impl Dropped {
+    /// All of them together.
+    pub fn total(&self) -> u64 {
+        self.foreign
+            + self.other_version
+            + self.other_cluster
+            + self.malformed
+            + self.other_run
+            + self.stranger
+            + self.refused
+            + self.send_queue_full
+    }
+}

@@ -1,0 +1,701 @@
+//! The frames: one struct a kind, one list of all kinds.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::ScopeId;
+use super::limits::{
+    MAX_BUCKETS, MAX_FETCHES_PER_FRAME, MAX_KNOWN_PER_PULL, MAX_ROLES_PER_NODE,
+    MAX_SCOPES_PER_NODE, MAX_TABLES_PER_FRAME,
+};
+use crate::node::{Generation, MAX_META_BYTES, NodeId, NodeName};
+use crate::role::Role;
+
+/// SWIM's refutation counter within one run; only its owner raises it (SWIM, section 4.2).
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize,
+)]
+pub struct Incarnation(pub u32);
+
+impl Incarnation {
+    /// One step on.
+    #[must_use]
+    pub const fn next(self) -> Incarnation {
+        Incarnation(self.0.saturating_add(1))
+    }
+}
+
+/// The start stamp of a run: microseconds of the wall clock, raised above that of any earlier run
+/// of the same name that the cluster remembers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
+pub struct Boot(pub u64);
+
+/// Declares the list of kinds: the enum, and the two `match`es that must agree with it.
+macro_rules! frames {
+    ($($(#[$docs:meta])* $kind:literal $name:ident,)*) => {
+        /// One frame of a datagram.
+        #[derive(Clone, PartialEq, Debug)]
+        #[non_exhaustive]
+        pub enum Frame {
+            $($(#[$docs])* $name($name),)*
+        }
+
+        $(impl From<$name> for Frame {
+            fn from(body: $name) -> Frame {
+                Frame::$name(body)
+            }
+        })*
+
+        impl Frame {
+            /// The names of all kinds, as [`Stats`](crate::Stats) lists them.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)*];
+
+            /// The kind byte.
+            pub const fn kind(&self) -> u8 {
+                match self { $(Frame::$name(_) => $kind,)* }
+            }
+
+            fn body_to(&self, out: Vec<u8>) -> Vec<u8> {
+                let written = match self {
+                    $(Frame::$name(body) => postcard::to_extend(body, out),)*
+                };
+                written.expect("a Vec takes everything, and every length is known")
+            }
+
+            fn from_body(kind: u8, body: &[u8]) -> Option<Result<Frame, postcard::Error>> {
+                match kind {
+                    $($kind => Some(exact::<$name>(body).map(Frame::$name)),)*
+                    _ => None,
+                }
+            }
+        }
+
+        /// The position of a kind in [`Frame::NAMES`].
+        pub(crate) const fn kind_index(kind: u8) -> Option<usize> {
+            const KINDS: &[u8] = &[$($kind,)*];
+            let mut at = 0;
+            while at < KINDS.len() {
+                if KINDS[at] == kind {
+                    return Some(at);
+                }
+                at += 1;
+            }
+            None
+        }
+    };
+}
+
+frames! {
+    /// Are you there?
+    1 Ping,
+    /// Yes.
+    2 Ack,
+    /// The member you asked about has not answered me yet.
+    3 Nack,
+    /// Probe this member for me.
+    4 PingReq,
+    /// I am not the run that you meant.
+    5 WrongRun,
+    /// I do not know you: send me your profile.
+    6 Introduce,
+    /// I want to become a member.
+    8 Join,
+    /// The answer to it.
+    9 JoinReply,
+    /// A run and all that is public of it.
+    16 Profile,
+    /// The run is alive at this incarnation.
+    17 Alive,
+    /// Somebody suspects the run.
+    18 Suspect,
+    /// The run has failed.
+    19 Failed,
+    /// The run said goodbye.
+    20 Left,
+    /// Another run took its name.
+    21 Replaced,
+    /// The change of one node's roles in one scope.
+    24 Roles,
+    /// An object too large for a datagram is to be fetched in parts.
+    25 Large,
+    /// Send me these objects.
+    32 Fetch,
+    /// Send me a part of this object.
+    33 FetchPart,
+    /// A part of an object.
+    34 Part,
+    /// These are my tables in short: where do yours differ?
+    40 Compare,
+    /// No table differs.
+    41 Same,
+    /// A table that differs, in finer grain.
+    42 Buckets,
+    /// Send me what I lack in this range of a table.
+    43 Pull,
+    /// It follows in this datagram, up to here.
+    44 Page,
+    /// Which generation of my roles have you?
+    48 Ask,
+    /// This one.
+    49 Has,
+}
+
+/// Asks the run named in the header for an [`Ack`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ping {
+    /// Repeated in the answer.
+    pub seq: u32,
+}
+
+/// Answers a [`Ping`], or passes on such an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ack {
+    /// Of the ping.
+    pub seq: u32,
+}
+
+/// Tells who asked for an indirect probe that the helper lives, but has no answer yet (Lifeguard,
+/// section IV.A).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Nack {
+    /// Of the [`PingReq`].
+    pub seq: u32,
+}
+
+/// Asks a member to probe another one at the address known to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PingReq {
+    /// Repeated in the answer.
+    pub seq: u32,
+    /// Whom to probe.
+    pub target: NodeId,
+}
+
+/// The sender is another run than the one that the datagram it answers was meant for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WrongRun;
+
+/// The sender does not know the receiver and would.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Introduce;
+
+/// A request to become a member. At least as long as the answer to it, so that a forged source
+/// address makes no amplifier.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Join {
+    /// Repeated in the answer.
+    pub seq: u32,
+    /// From an earlier [`Verdict::Prove`]; zero at first.
+    #[serde(with = "postcard::fixint::le")]
+    pub cookie: u64,
+    /// The name it wants.
+    pub name: NodeName,
+    /// When it started.
+    pub boot: Boot,
+    /// Where it is reached.
+    pub addr: SocketAddr,
+    /// Room for the answer.
+    pub padding: [u8; 16],
+}
+
+/// The answer to a [`Join`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JoinReply {
+    /// Of the join.
+    pub seq: u32,
+    /// What comes of it.
+    pub verdict: Verdict,
+}
+
+/// What comes of a [`Join`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Ask again with this cookie, to prove that the address is yours.
+    Prove {
+        /// To be repeated.
+        #[serde(with = "postcard::fixint::le")]
+        cookie: u64,
+    },
+    /// Send your profile, and pull.
+    Welcome,
+    /// The name belonged to a run with a later start stamp: start over above it.
+    RaiseBoot {
+        /// The stamp to exceed.
+        above: Boot,
+    },
+    /// A live node has the name, or may have: ask again in a moment.
+    Wait,
+    /// A live node has the name, and answered.
+    NameTaken {
+        /// Where it is.
+        holder: SocketAddr,
+    },
+}
+
+/// A scope that a node is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Membership {
+    /// The scope.
+    pub scope: ScopeId,
+    /// The generation of its roles there when this version of the profile was made.
+    pub generation: Generation,
+}
+
+/// All that is public of a run; its owner raises `version` with every change.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    /// The run.
+    pub id: NodeId,
+    /// When it started.
+    pub boot: Boot,
+    /// Of this profile.
+    pub version: u32,
+    /// At which the sender knows it to be alive.
+    pub incarnation: Incarnation,
+    /// Its stable name.
+    pub name: NodeName,
+    /// Where it is reached.
+    pub addr: SocketAddr,
+    /// Its user's bytes.
+    #[serde(deserialize_with = "meta")]
+    pub meta: Bytes,
+    /// The scopes it is in, in the order of their ids.
+    #[serde(deserialize_with = "memberships")]
+    pub scopes: Arc<[Membership]>,
+}
+
+/// The run is alive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Alive {
+    /// The run.
+    pub id: NodeId,
+    /// The incarnation.
+    pub incarnation: Incarnation,
+}
+
+/// The run is suspected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Suspect {
+    /// The run.
+    pub id: NodeId,
+    /// The incarnation that is doubted.
+    pub incarnation: Incarnation,
+    /// Who says so from its own probes.
+    pub by: NodeId,
+}
+
+/// The run has failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failed {
+    /// The run.
+    pub id: NodeId,
+    /// The last incarnation that it is known to have had.
+    pub incarnation: Incarnation,
+    /// Who suspected it first.
+    pub by: NodeId,
+}
+
+/// The run has left of its own will.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Left {
+    /// The run.
+    pub id: NodeId,
+}
+
+/// The run lost its name to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The run.
+    pub id: NodeId,
+    /// The run that has the name now.
+    pub by: NodeId,
+}
+
+/// A change of one node's roles in one scope.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Roles {
+    /// The node.
+    pub id: NodeId,
+    /// The scope.
+    pub scope: ScopeId,
+    /// The generation to which it applies; 0 in a whole set.
+    pub from: Generation,
+    /// The generation that it leads to.
+    pub to: Generation,
+    /// Whether `ops` are all roles there are, rather than what changed.
+    pub whole: bool,
+    /// The changes.
+    #[serde(deserialize_with = "role_ops")]
+    pub ops: Vec<RoleOp>,
+}
+
+/// One role added or removed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RoleOp {
+    /// Twice the steps from `from` to the generation of this change, plus 1 for a removal.
+    pub code: u64,
+    /// The role.
+    #[serde(with = "role_bytes")]
+    pub role: Role,
+}
+
+/// Something that can be fetched.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Object {
+    /// A node's [`Profile`].
+    Profile(NodeId),
+    /// A node's [`Roles`] in a scope.
+    Roles(NodeId, ScopeId),
+}
+
+/// An object that does not fit into a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Large {
+    /// The object.
+    pub object: Object,
+    /// Its version or generation.
+    pub version: u64,
+}
+
+/// Asks for objects.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Each with the version or generation that is known already.
+    #[serde(deserialize_with = "wants")]
+    pub wants: Vec<(Object, u64)>,
+}
+
+/// Asks for a part of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FetchPart {
+    /// The object.
+    pub object: Object,
+    /// Its version or generation; zero for the newest.
+    pub version: u64,
+    /// Where the part begins, in bytes.
+    pub offset: u32,
+}
+
+/// A part of an object's encoded frame body.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// The object.
+    pub object: Object,
+    /// Its version or generation.
+    pub version: u64,
+    /// The length of the whole, in bytes.
+    pub total: u32,
+    /// Where this part begins.
+    pub offset: u32,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// A table that nodes keep in common.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Table {
+    /// The members of the cluster.
+    Members,
+    /// The roles of one scope.
+    Scope(ScopeId),
+}
+
+/// A table in short: equal summaries mean equal tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Summary {
+    /// How many entries.
+    pub count: u32,
+    /// The exclusive-or of the entries' hashes.
+    #[serde(with = "postcard::fixint::le")]
+    pub hash: u64,
+}
+
+/// Asks for a comparison of tables.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Compare {
+    /// Repeated in the answer.
+    pub token: u32,
+    /// Whether the receiver should compare in turn when something differs.
+    pub mutual: bool,
+    /// The tables that both nodes should have.
+    #[serde(deserialize_with = "tables")]
+    pub tables: Vec<(Table, Summary)>,
+}
+
+/// Nothing differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Same {
+    /// Of the comparison.
+    pub token: u32,
+}
+
+/// A table that differs: the hash of each bucket of ids, by their highest bits.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Buckets {
+    /// Of the comparison.
+    pub token: u32,
+    /// How many tables differ; each comes in a frame of its own.
+    pub of: u8,
+    /// The table.
+    pub table: Table,
+    /// One hash a bucket; a power of two of them.
+    #[serde(deserialize_with = "buckets")]
+    pub hashes: Vec<Fixed>,
+}
+
+/// 64 bits in eight bytes: shorter than a varint for a hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Fixed(#[serde(with = "postcard::fixint::le")] pub u64);
+
+/// Asks for the entries of a range that the asker lacks or has older.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pull {
+    /// Repeated in the answer.
+    pub token: u32,
+    /// The table.
+    pub table: Table,
+    /// The first id of the range.
+    pub low: NodeId,
+    /// The last id of the range.
+    pub high: NodeId,
+    /// The stamps of all entries that the asker has in the range.
+    #[serde(deserialize_with = "known")]
+    pub known: Vec<(NodeId, u64)>,
+}
+
+/// The entries follow as frames of the same datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// Of the pull.
+    pub token: u32,
+    /// The table.
+    pub table: Table,
+    /// The first id of the range asked for.
+    pub low: NodeId,
+    /// The last id that was looked at.
+    pub through: NodeId,
+    /// Whether that is the end of the range.
+    pub done: bool,
+}
+
+/// Asks how much of the sender's roles in a scope the receiver has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ask {
+    /// The scope.
+    pub scope: ScopeId,
+}
+
+/// The generation of the receiver's roles that the sender has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Has {
+    /// The scope.
+    pub scope: ScopeId,
+    /// The generation.
+    pub generation: Generation,
+}
+
+impl Frame {
+    /// Appends the frame.
+    pub fn encode(&self, datagram: &mut Vec<u8>) {
+        // The body is written first and the length moved in before it: one buffer, no second pass.
+        datagram.push(self.kind());
+        let start = datagram.len();
+        let mut out = self.body_to(std::mem::take(datagram));
+        let len = out.len() - start;
+        let mut varint = [0; 5];
+        let prefix = write_varint(len, &mut varint);
+        out.extend_from_slice(prefix);
+        out[start..].rotate_right(prefix.len());
+        *datagram = out;
+    }
+
+    /// Appends the frame if the datagram then has at most `max` bytes; says whether it did.
+    pub fn encode_within(&self, max: usize, datagram: &mut Vec<u8>) -> bool {
+        let before = datagram.len();
+        self.encode(datagram);
+        let fits = datagram.len() <= max;
+        if !fits {
+            datagram.truncate(before);
+        }
+        fits
+    }
+
+    /// The body alone, as it is sent in [`Part`]s.
+    pub fn to_body(&self) -> Vec<u8> {
+        self.body_to(Vec::new())
+    }
+
+    /// The frame of this object with this body, if it is one.
+    pub fn from_object(object: Object, body: &[u8]) -> Option<Frame> {
+        match object {
+            Object::Profile(id) => match exact::<Profile>(body).ok()? {
+                profile if profile.id == id => Some(profile.into()),
+                _ => None,
+            },
+            Object::Roles(id, scope) => match exact::<Roles>(body).ok()? {
+                roles if roles.id == id && roles.scope == scope => Some(roles.into()),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Takes one frame off the front of `rest`: `Ok(None)` for one of unknown kind, the kind as the
+/// error when it is malformed.
+pub(super) fn take(rest: &mut &[u8]) -> Result<Option<Frame>, u8> {
+    let (&kind, after_kind) = rest.split_first().expect("the caller checks that there is one");
+    let (len, after_len) = read_varint(after_kind).ok_or(kind)?;
+    let (body, after) = after_len.split_at_checked(len).ok_or(kind)?;
+    *rest = after;
+    Frame::from_body(kind, body).transpose().map_err(|_| kind)
+}
+
+/// Decodes a whole body; bytes left over are an error.
+fn exact<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, postcard::Error> {
+    match postcard::take_from_bytes(body)? {
+        (value, []) => Ok(value),
+        _ => Err(postcard::Error::SerdeDeCustom),
+    }
+}
+
+fn write_varint(mut value: usize, buffer: &mut [u8; 5]) -> &[u8] {
+    let mut at = 0;
+    loop {
+        buffer[at] = u8::try_from(value & 0x7f).expect("seven bits");
+        value >>= 7;
+        if value == 0 {
+            return &buffer[..=at];
+        }
+        buffer[at] |= 0x80;
+        at += 1;
+    }
+}
+
+/// A varint of at most three bytes: more than any datagram's length.
+fn read_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut value = 0;
+    for at in 0..3 {
+        let byte = *bytes.get(at)?;
+        value |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[at + 1..]));
+        }
+    }
+    None
+}
+
+/// Decodes a sequence of at most `MAX` elements; memory grows with the bytes that are really there.
+fn limited<'de, T, D, const MAX: usize>(from: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Limited<T, const MAX: usize>(std::marker::PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Limited<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {MAX} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let hint = seq.size_hint().unwrap_or(0);
+            if hint > MAX {
+                return Err(A::Error::custom("too many elements"));
+            }
+            let mut values = Vec::with_capacity(hint.min(64));
+            while let Some(value) = seq.next_element()? {
+                values.push(value);
+            }
+            Ok(values)
+        }
+    }
+
+    impl<'de, T: Deserialize<'de>, const MAX: usize> DeserializeSeed<'de> for Limited<T, MAX> {
+        type Value = Vec<T>;
+
+        fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Vec<T>, D::Error> {
+            from.deserialize_seq(self)
+        }
+    }
+
+    Limited::<T, MAX>(std::marker::PhantomData).deserialize(from)
+}
+
+fn meta<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+    let bytes = Bytes::deserialize(from)?;
+    if bytes.len() > MAX_META_BYTES {
+        return Err(D::Error::custom("metadata over the limit"));
+    }
+    Ok(bytes)
+}
+
+fn memberships<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[Membership]>, D::Error> {
+    let scopes = limited::<Membership, D, MAX_SCOPES_PER_NODE>(from)?;
+    if scopes.is_sorted_by(|a, b| a.scope < b.scope) {
+        Ok(scopes.into())
+    } else {
+        Err(D::Error::custom("scopes out of order"))
+    }
+}
+
+fn role_ops<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RoleOp>, D::Error> {
+    limited::<_, D, MAX_ROLES_PER_NODE>(from)
+}
+
+fn wants<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(Object, u64)>, D::Error> {
+    limited::<_, D, MAX_FETCHES_PER_FRAME>(from)
+}
+
+fn tables<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(Table, Summary)>, D::Error> {
+    limited::<_, D, MAX_TABLES_PER_FRAME>(from)
+}
+
+fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(NodeId, u64)>, D::Error> {
+    limited::<_, D, MAX_KNOWN_PER_PULL>(from)
+}
+
+fn buckets<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Fixed>, D::Error> {
+    let hashes = limited::<Fixed, D, MAX_BUCKETS>(from)?;
+    if hashes.len().is_power_of_two() {
+        Ok(hashes)
+    } else {
+        Err(D::Error::custom("buckets are a power of two"))
+    }
+}
+
+/// A role travels as its canonical bytes, checked on arrival.
+mod role_bytes {
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+
+    use crate::role::Role;
+
+    pub(super) fn serialize<S: Serializer>(role: &Role, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(role.as_bytes())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Role, D::Error> {
+        struct RoleBytes;
+
+        impl Visitor<'_> for RoleBytes {
+            type Value = Role;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the canonical bytes of a role")
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Role, E> {
+                Role::from_wire(bytes).map_err(E::custom)
+            }
+        }
+
+        from.deserialize_bytes(RoleBytes)
+    }
+}
