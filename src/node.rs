@@ -343,19 +343,13 @@ impl fmt::Display for Node {
 ///     println!("{}", node.name());
 /// }
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Nodes(Arc<[Node]>);
 
 impl Nodes {
     /// The names, in order; handy in tests and logs.
     pub fn names(&self) -> Vec<&str> {
         self.iter().map(Node::name).collect()
-    }
-}
-
-impl Default for Nodes {
-    fn default() -> Nodes {
-        Nodes(Arc::from([]))
     }
 }
 

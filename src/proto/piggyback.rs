@@ -5,8 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::Duration;
+
 use crate::node::{Generation, NodeId};
+use crate::time::Instant;
 use crate::wire::ScopeId;
+
+/// Rumors that are looked at for one datagram; those told less often come first.
+const MAX_OFFERS: usize = 1024;
 
 /// Something to tell.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -29,6 +35,16 @@ pub(super) enum Audience {
 }
 
 impl Rumor {
+    /// Of whom it tells: they need not hear it. (That they are suspected they hear first of all.)
+    pub(super) const fn subject(self) -> NodeId {
+        match self {
+            Rumor::Profile(id)
+            | Rumor::State(id)
+            | Rumor::Suspicion(id, _)
+            | Rumor::Roles(id, _) => id,
+        }
+    }
+
     pub(super) const fn audience(self) -> Audience {
         match self {
             Rumor::Profile(_) | Rumor::State(_) | Rumor::Suspicion(..) => Audience::Cluster,
@@ -37,11 +53,27 @@ impl Rumor {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     sent: u32,
     age: u64,
     from: Generation,
+    /// Who has heard it here, or told it, and when: each entry is one ride, so they are few.
+    told: Vec<(NodeId, Instant)>,
+}
+
+impl Entry {
+    fn was_told(&self, receiver: NodeId, since: Instant) -> bool {
+        self.told.iter().any(|(id, at)| *id == receiver && *at >= since)
+    }
+}
+
+/// Who a datagram goes to, and when: nobody is told the same again within `pause`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Carriage {
+    pub(super) now: Instant,
+    pub(super) receiver: NodeId,
+    pub(super) pause: Duration,
 }
 
 /// The rumors of one audience.
@@ -55,8 +87,8 @@ struct Queue {
 impl Queue {
     fn insert(&mut self, rumor: Rumor, entry: Entry) {
         self.remove(rumor);
-        self.entries.insert(rumor, entry);
         self.order.insert((entry.sent, std::cmp::Reverse(entry.age), rumor));
+        self.entries.insert(rumor, entry);
     }
 
     fn remove(&mut self, rumor: Rumor) -> Option<Entry> {
@@ -76,6 +108,8 @@ pub(super) enum Ride {
     NoRoom,
     /// There is nothing left to say.
     Obsolete,
+    /// It is not for this receiver.
+    NotForThem,
 }
 
 /// All rumors that still travel.
@@ -89,12 +123,18 @@ pub(super) struct Piggyback {
 
 impl Piggyback {
     /// Starts to spread a rumor, anew if it was on its way. For roles, `from` is the generation
-    /// that hearers are thought to have.
-    pub(super) fn spread(&mut self, rumor: Rumor, from: Generation) {
+    /// that hearers are thought to have. Whoever told it does not need to hear it.
+    pub(super) fn spread(
+        &mut self,
+        rumor: Rumor,
+        from: Generation,
+        teller: Option<(NodeId, Instant)>,
+    ) {
         let queue = self.queues.entry(rumor.audience()).or_default();
         let from = queue.entries.get(&rumor).map_or(from, |entry| entry.from.min(from));
         self.next_age += 1;
-        queue.insert(rumor, Entry { sent: 0, age: self.next_age, from });
+        let told = teller.into_iter().collect();
+        queue.insert(rumor, Entry { sent: 0, age: self.next_age, from, told });
         self.fresh = true;
     }
 
@@ -106,11 +146,6 @@ impl Piggyback {
     /// Whether something was added since the last call: worth a round at once.
     pub(super) fn take_fresh(&mut self) -> bool {
         std::mem::take(&mut self.fresh)
-    }
-
-    /// Whether something was added that no round has begun to tell.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.fresh
     }
 
     /// Those who have something to hear.
@@ -132,22 +167,32 @@ impl Piggyback {
         &mut self,
         audience: Audience,
         limit: u32,
+        carriage: Carriage,
         mut offer: impl FnMut(Rumor, Generation) -> Ride,
     ) {
         let Some(queue) = self.queues.get_mut(&audience) else {
             return;
         };
+        let Carriage { now, receiver, pause } = carriage;
+        // Time begins at zero, where nothing lies before.
+        let since = Instant::from_micros(now.as_micros().saturating_sub(micros(pause)));
         let mut taken = Vec::new();
-        for &(_, _, rumor) in &queue.order {
-            match offer(rumor, queue.entries[&rumor].from) {
+        for &(_, _, rumor) in queue.order.iter().take(MAX_OFFERS) {
+            let entry = &queue.entries[&rumor];
+            if entry.was_told(receiver, since) {
+                continue;
+            }
+            match offer(rumor, entry.from) {
                 Ride::Sent => taken.push((rumor, true)),
                 Ride::Obsolete => taken.push((rumor, false)),
+                Ride::NotForThem => {}
                 Ride::NoRoom => break,
             }
         }
         for (rumor, sent) in taken {
             let mut entry = queue.remove(rumor).expect("it was in the queue just now");
             entry.sent += 1;
+            entry.told.push((receiver, now));
             if sent && entry.sent < limit {
                 queue.insert(rumor, entry);
             }
@@ -156,6 +201,10 @@ impl Piggyback {
             self.queues.remove(&audience);
         }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// `mult * ceil(log10(n + 1))` datagrams of each node carry a rumor (SWIM, section 4.1: a multiple
@@ -179,40 +228,69 @@ mod tests {
         Rumor::State(NodeId::from_u64(n).unwrap())
     }
 
+    fn id(n: u64) -> NodeId {
+        NodeId::from_u64(n).unwrap()
+    }
+
+    fn to(receiver: u64) -> Carriage {
+        let pause = Duration::from_millis(200);
+        Carriage { now: Instant::from_micros(1000), receiver: id(receiver), pause }
+    }
+
     #[test]
     fn the_least_sent_ride_first_and_stop_at_the_limit() {
         let mut piggyback = Piggyback::default();
-        piggyback.spread(rumor(1), Generation::ZERO);
+        piggyback.spread(rumor(1), Generation::ZERO, None);
         let mut offered = Vec::new();
-        piggyback.ride(Audience::Cluster, 3, |rumor, _| {
+        piggyback.ride(Audience::Cluster, 3, to(11), |rumor, _| {
             offered.push(rumor);
             Ride::Sent
         });
-        piggyback.spread(rumor(2), Generation::ZERO);
-        piggyback.spread(rumor(3), Generation::ZERO);
+        piggyback.spread(rumor(2), Generation::ZERO, None);
+        piggyback.spread(rumor(3), Generation::ZERO, None);
         offered.clear();
-        piggyback.ride(Audience::Cluster, 3, |rumor, _| {
+        piggyback.ride(Audience::Cluster, 3, to(12), |rumor, _| {
             offered.push(rumor);
             if offered.len() < 3 { Ride::Sent } else { Ride::NoRoom }
         });
         assert_eq!(offered, vec![rumor(3), rumor(2), rumor(1)]);
-        for _ in 0..2 {
-            piggyback.ride(Audience::Cluster, 3, |_, _| Ride::Sent);
+        for receiver in 13..15 {
+            piggyback.ride(Audience::Cluster, 3, to(receiver), |_, _| Ride::Sent);
         }
         assert!(piggyback.is_empty());
+    }
+
+    #[test]
+    fn nobody_is_told_the_same_twice_in_a_row_nor_what_they_told() {
+        let mut piggyback = Piggyback::default();
+        let teller = (id(7), Instant::from_micros(900));
+        piggyback.spread(rumor(1), Generation::ZERO, Some(teller));
+        let mut count = |receiver: Carriage| {
+            let mut offers = 0;
+            piggyback.ride(Audience::Cluster, 9, receiver, |_, _| {
+                offers += 1;
+                Ride::Sent
+            });
+            offers
+        };
+        assert_eq!(count(to(7)), 0);
+        assert_eq!(count(to(8)), 1);
+        assert_eq!(count(to(8)), 0);
+        let later = Carriage { now: Instant::from_micros(300_000), ..to(8) };
+        assert_eq!(count(later), 1);
     }
 
     #[test]
     fn an_update_of_an_update_spreads_from_the_older_generation() {
         let mut piggyback = Piggyback::default();
         let scope = ScopeId::of("s");
-        let roles = Rumor::Roles(NodeId::from_u64(1).unwrap(), scope);
-        piggyback.spread(roles, Generation::from_u64(4));
-        piggyback.spread(roles, Generation::from_u64(5));
+        let roles = Rumor::Roles(id(1), scope);
+        piggyback.spread(roles, Generation::from_u64(4), None);
+        piggyback.spread(roles, Generation::from_u64(5), None);
         assert!(piggyback.take_fresh());
         assert!(!piggyback.take_fresh());
         let mut from = None;
-        piggyback.ride(Audience::Scope(scope), 9, |_, generation| {
+        piggyback.ride(Audience::Scope(scope), 9, to(2), |_, generation| {
             from = Some(generation);
             Ride::Obsolete
         });

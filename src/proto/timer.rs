@@ -83,11 +83,6 @@ impl TimerTable {
         Some(timer)
     }
 
-    /// Whether the timer is set.
-    pub(super) fn is_set(&self, timer: Timer) -> bool {
-        self.deadlines[timer as usize].is_some()
-    }
-
     /// The earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
         self.deadlines.iter().flatten().min().copied()

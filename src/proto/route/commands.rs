@@ -11,7 +11,7 @@ use super::super::timer::Timer;
 use super::super::{Command, CommandError, Phase, Protocol};
 use crate::config::Config;
 use crate::error::{MetaError, RoleError, ScopeError};
-use crate::node::{Generation, MAX_META_BYTES, ScopeName};
+use crate::node::{MAX_META_BYTES, ScopeName};
 use crate::role::Role;
 use crate::wire::ScopeId;
 use crate::wire::frame::{Membership, Object};
@@ -90,8 +90,13 @@ impl Protocol {
     fn change_roles(&mut self, scope: ScopeId, roles: Vec<Role>, held: bool) {
         let before = self.roles.own_generation(scope);
         if let Some(difference) = self.roles.change_own(scope, roles.into_iter(), held) {
-            self.piggyback.spread(Rumor::Roles(self.local, scope), before);
+            self.piggyback.spread(Rumor::Roles(self.local, scope), before, None);
             self.show(self.local, scope, difference);
+            if self.members.peers().is_empty() {
+                // Nobody has seen this version of the profile: it may still say more.
+                let scopes = self.own_memberships();
+                self.members.update_local(|member| member.scopes = scopes);
+            }
         }
     }
 
@@ -122,36 +127,28 @@ impl Protocol {
     /// Makes a new version of this node's profile and spreads it. A scope entered since the last
     /// version is pulled, after a peer in it has been told that this node is in it too.
     fn publish_profile(&mut self) {
-        let memberships = self.roles.scopes().map(|(scope, _)| Membership {
-            scope,
-            generation: self.roles.own_generation(scope),
-        });
-        let scopes: Arc<[Membership]> = memberships.collect();
+        let scopes = self.own_memberships();
         let before = self.members.local().scopes.clone();
         self.members.update_local(|member| {
             member.version += 1;
             member.scopes = scopes.clone();
         });
-        self.piggyback.spread(Rumor::Profile(self.local), Generation::ZERO);
+        self.tell(Rumor::Profile(self.local), None);
         if self.phase == Phase::Joining {
             // The first pull goes on to the scopes when the members are here.
             return;
         }
         for entered in scopes.iter().filter(|now| before.iter().all(|it| it.scope != now.scope)) {
-            self.introduce_to_scope(entered.scope);
+            self.pull_scope(entered.scope, None);
         }
     }
 
-    fn introduce_to_scope(&mut self, scope: ScopeId) {
-        let Some(table) = self.roles.table(scope) else { return };
-        let chosen = Protocol::choose(&mut self.rng, table.peers(), 1, |_| true);
-        let Some(&peer) = chosen.first() else { return };
-        let Some(addr) = self.addr_of(peer) else { return };
-        let mut payload = Vec::new();
-        let room = self.payload_room();
-        self.encode_object(Object::Profile(self.local), room, &mut payload);
-        self.send_payload(addr, Some(peer), payload);
-        self.pull_scope(scope, Some(peer));
+    fn own_memberships(&self) -> Arc<[Membership]> {
+        let memberships = self.roles.scopes().map(|(scope, _)| Membership {
+            scope,
+            generation: self.roles.own_generation(scope),
+        });
+        memberships.collect()
     }
 
     fn leave_scope(&mut self, name: &ScopeName) -> Result<(), ScopeError> {

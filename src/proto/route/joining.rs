@@ -144,6 +144,11 @@ impl Protocol {
     /// A seed has answered.
     pub(super) fn receive_join_reply(&mut self, origin: Origin, reply: &JoinReply) {
         if !self.joins.expects(origin.addr, reply.seq) {
+            // A member may say unasked that this run's stamp is too low to replace the last run.
+            if let (Verdict::RaiseBoot { above }, true) = (reply.verdict, origin.member) {
+                self.raise_boot(above);
+                self.introduce(origin);
+            }
             return;
         }
         match reply.verdict {
@@ -153,11 +158,7 @@ impl Protocol {
                 self.joins.wait(self.now, origin.addr, pause);
             }
             Verdict::RaiseBoot { above } => {
-                let boot = Boot(above.0.saturating_add(1));
-                self.members.update_local(|member| {
-                    member.boot = member.boot.max(boot);
-                    member.version += 1;
-                });
+                self.raise_boot(above);
                 self.joins.again(self.now, origin.addr, None);
             }
             Verdict::NameTaken { holder } => {
@@ -177,6 +178,15 @@ impl Protocol {
             }
         }
         self.send_joins();
+    }
+
+    /// Start stamps never fall back, whatever the clock says.
+    fn raise_boot(&mut self, above: Boot) {
+        let boot = Boot(above.0.saturating_add(1));
+        self.members.update_local(|member| {
+            member.boot = member.boot.max(boot);
+            member.version += 1;
+        });
     }
 
     /// Pulls all members from a peer; the scopes follow.

@@ -13,7 +13,9 @@ use super::super::{Outcome, Phase, Protocol};
 use super::Origin;
 use crate::event::{DownReason, Event, Evidence, Sight, Witness};
 use crate::node::{Generation, Node, NodeId};
-use crate::wire::frame::{Alive, Incarnation, Membership, Object, Ping, Profile};
+use crate::wire::frame::{
+    Alive, Incarnation, JoinReply, Membership, Object, Ping, Profile, Verdict,
+};
 
 impl Protocol {
     /// Somebody tells of a run.
@@ -22,14 +24,14 @@ impl Protocol {
             return;
         }
         if self.members.find(profile.id).is_none() {
-            if self.may_enter(profile) {
+            if self.may_enter(origin, profile) {
                 self.admit(origin, profile);
             }
             return;
         }
         match self.members.apply_profile(profile) {
             Profiled::Updated { before, face_changed } => {
-                self.piggyback.spread(Rumor::Profile(profile.id), Generation::ZERO);
+                self.tell(Rumor::Profile(profile.id), Some(origin));
                 self.profile_changed(origin, profile.id, &before, face_changed);
             }
             Profiled::Known | Profiled::New | Profiled::Full => {}
@@ -39,14 +41,20 @@ impl Protocol {
     }
 
     /// Whether a run that is not in the table may enter it now: its name may be another's.
-    fn may_enter(&mut self, profile: &Profile) -> bool {
+    fn may_enter(&mut self, origin: Origin, profile: &Profile) -> bool {
         let Some(listed) = self.members.holder(&profile.name).map(claimant) else {
             return true;
         };
         let challenger = Claimant { id: profile.id, addr: profile.addr, boot: profile.boot };
         if listed.addr == challenger.addr && challenger.boot <= listed.boot {
-            // Where the newer run is, the older one cannot be any more.
-            self.bury(profile, listed.id);
+            if origin.id == profile.id && origin.addr == profile.addr {
+                // It is there, so the other is not: its clock has jumped back.
+                let verdict = Verdict::RaiseBoot { above: listed.boot };
+                self.send(origin.addr, Some(origin.id), JoinReply { seq: 0, verdict });
+            } else {
+                // Where the newer run is, the older one cannot be any more.
+                self.bury(profile, listed.id);
+            }
             return false;
         }
         if listed.addr == challenger.addr && listed.id != self.local {
@@ -66,7 +74,7 @@ impl Protocol {
             let claim = (State::Replaced, Incarnation(0));
             let claimed = self.members.apply_claim(self.now, profile.id, claim, Some(by));
             debug_assert!(matches!(claimed, Claimed::Changed { .. }), "it was alive just now");
-            self.piggyback.spread(Rumor::State(profile.id), Generation::ZERO);
+            self.tell(Rumor::State(profile.id), None);
         }
     }
 
@@ -89,7 +97,7 @@ impl Protocol {
         self.welcomed.remove(&id);
         self.fetches.settle(Object::Profile(id), u64::from(profile.version));
         if origin.is_news() {
-            self.piggyback.spread(Rumor::Profile(id), Generation::ZERO);
+            self.tell(Rumor::Profile(id), Some(origin));
         }
         self.enter(Some(origin), id);
         if self.phase == Phase::Alone {
@@ -207,7 +215,9 @@ impl Protocol {
                 }
             }
             Claimed::Old => self.hear_old_claim(origin, id, claim, by),
-            Claimed::Changed { from, to } => self.state_changed(id, from, to, by.unwrap_or(id)),
+            Claimed::Changed { from, to } => {
+                self.state_changed(Some(origin), (id, by.unwrap_or(id)), (from, to));
+            }
         }
     }
 
@@ -225,7 +235,7 @@ impl Protocol {
         match (member.state, claim.0) {
             (State::Suspect, State::Suspect) if same => {
                 if let Some(by) = by {
-                    self.accuse(id, claim.1, by);
+                    self.accuse(Some(origin), (id, claim.1), by);
                 }
             }
             (State::Failed, State::Alive) if origin.pulled.is_some() => self.knock(id),
@@ -233,15 +243,26 @@ impl Protocol {
         }
     }
 
+    /// Starts to spread what is not about roles.
+    pub(super) fn tell(&mut self, rumor: Rumor, origin: Option<Origin>) {
+        let teller = origin.map(|origin| (origin.id, self.now));
+        self.piggyback.spread(rumor, Generation::ZERO, teller);
+    }
+
     /// A run's state has changed.
-    fn state_changed(&mut self, id: NodeId, from: State, to: State, by: NodeId) {
+    fn state_changed(
+        &mut self,
+        origin: Option<Origin>,
+        (id, by): (NodeId, NodeId),
+        (from, to): (State, State),
+    ) {
         let incarnation = self.members.find(id).map(|member| member.incarnation);
         if to == State::Suspect {
             self.counters.plain.suspicions += 1;
             tracing::debug!(node = %id, by = %by, "suspected");
-            self.accuse(id, incarnation.unwrap_or_default(), by);
+            self.accuse(origin, (id, incarnation.unwrap_or_default()), by);
         } else {
-            self.piggyback.spread(Rumor::State(id), Generation::ZERO);
+            self.tell(Rumor::State(id), origin);
         }
         match (from.is_live(), to.is_live()) {
             (true, true) if to == State::Alive => {
@@ -354,17 +375,17 @@ impl Protocol {
         if let Claimed::Changed { from, to } =
             self.members.apply_claim(self.now, id, claim, Some(by))
         {
-            self.state_changed(id, from, to, by);
+            self.state_changed(None, (id, by), (from, to));
         }
     }
 
     /// This node suspects, or hears that somebody does.
-    fn accuse(&mut self, id: NodeId, incarnation: Incarnation, by: NodeId) {
+    fn accuse(&mut self, origin: Option<Origin>, about: (NodeId, Incarnation), by: NodeId) {
         let alive = self.members.live_count();
-        let about = (id, incarnation);
+        let id = about.0;
         match self.suspicions.accuse(self.now, &self.config, alive, about, by) {
             Accused::New | Accused::Confirmed => {
-                self.piggyback.spread(Rumor::Suspicion(id, by), Generation::ZERO);
+                self.tell(Rumor::Suspicion(id, by), origin);
             }
             Accused::Known => {}
         }
@@ -389,7 +410,7 @@ impl Protocol {
                 self.members.apply_claim(self.now, id, claim, Some(by))
             {
                 self.counters.plain.verdicts += 1;
-                self.state_changed(id, from, to, by);
+                self.state_changed(None, (id, by), (from, to));
             }
             self.suspicions.remove(id);
         }
@@ -406,7 +427,7 @@ impl Protocol {
                     self.members.update_local(|member| member.incarnation = incarnation);
                     self.health.saw(Sign::Refuted);
                     self.counters.plain.refutations += 1;
-                    self.piggyback.spread(Rumor::State(self.local), Generation::ZERO);
+                    self.tell(Rumor::State(self.local), None);
                     tracing::debug!(by = ?by, "refuted a suspicion of this node");
                 }
                 let incarnation = self.members.local().incarnation;

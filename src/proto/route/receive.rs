@@ -210,7 +210,7 @@ impl Protocol {
     }
 
     /// Somebody wants to know who this node is.
-    fn introduce(&mut self, origin: Origin) {
+    pub(super) fn introduce(&mut self, origin: Origin) {
         // Only to whom this node has reason to talk: an answer is longer than the question.
         let expected = self.members.find(origin.id).is_some()
             || self.joins.is_dialling(origin.addr)

@@ -44,7 +44,8 @@ impl Protocol {
             Merged::Changed { from, difference } => {
                 self.counters.plain.deltas += 1;
                 if origin.is_news() {
-                    self.piggyback.spread(Rumor::Roles(roles.id, roles.scope), from);
+                    let teller = Some((origin.id, self.now));
+                    self.piggyback.spread(Rumor::Roles(roles.id, roles.scope), from, teller);
                 }
                 self.show(roles.id, roles.scope, difference);
                 self.fetches.settle(object, roles.to.as_u64());
@@ -320,6 +321,12 @@ impl Protocol {
             Protocol::choose(&mut self.rng, table.peers(), 1, |_| true).first().copied()
         });
         let Some(peer) = peer else { return };
+        // It answers only to those whom it knows to be in the scope.
+        if let Some(addr) = self.addr_of(peer) {
+            let mut payload = Vec::new();
+            self.encode_local(&mut payload);
+            self.send_payload(addr, Some(peer), payload);
+        }
         let timeout = self.config.pull_timeout;
         let ranges = Range::split(Table::Scope(scope), SCOPE_PULL_RANGES);
         if self.pulls.begin(self.now, timeout, (peer, Purpose::Scope(scope)), ranges).is_some() {

@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::super::members::{Members, State};
-use super::super::piggyback::{Audience, Ride, Rumor, transmit_limit};
+use super::super::piggyback::{Audience, Carriage, Ride, Rumor, transmit_limit};
 use super::super::roles::RoleTables;
 use super::super::suspicion::Suspicions;
 use super::super::{Protocol, Transmit};
@@ -114,12 +114,17 @@ impl Protocol {
         if self.piggyback.is_empty() {
             return;
         }
-        let Protocol { config, local, members, roles, suspicions, piggyback, rng, .. } = self;
+        let Protocol { now, config, local, members, roles, suspicions, piggyback, rng, .. } = self;
         let Some(receiver) = members.live(to) else { return };
         let max = config.max_datagram_bytes;
         let mult = config.retransmit_mult;
         let limit = transmit_limit(mult, members.live_count());
-        piggyback.ride(Audience::Cluster, limit, |rumor, _| {
+        let pause = config.gossip_interval;
+        let carriage = Carriage { now: *now, receiver: to, pause };
+        piggyback.ride(Audience::Cluster, limit, carriage, |rumor, _| {
+            if rumor.subject() == to {
+                return Ride::NotForThem;
+            }
             let frame = rumor_frame(*local, members, suspicions, rumor);
             append_rumor(frame.as_ref(), rumor, max, datagram)
         });
@@ -138,13 +143,11 @@ impl Protocol {
             let Audience::Scope(scope) = audience else { continue };
             let size = roles.table(scope).map_or(0, |table| table.peers().len() + 1);
             let limit = transmit_limit(mult, size);
-            piggyback.ride(audience, limit, |rumor, from| {
-                let Rumor::Roles(id, _) = rumor else { return Ride::Obsolete };
-                if id == to {
-                    // Nobody needs to hear of its own roles; others do.
-                    return Ride::Sent;
+            piggyback.ride(audience, limit, carriage, |rumor, from| {
+                if rumor.subject() == to {
+                    return Ride::NotForThem;
                 }
-                let frame = roles_frame(roles, id, scope, from, max);
+                let frame = roles_frame(roles, rumor.subject(), scope, from, max);
                 append_rumor(frame.as_ref(), rumor, max, datagram)
             });
         }
