@@ -333,9 +333,7 @@ fn large_metadata_travels_in_small_datagrams() {
     net.tap = Some(Box::new(|_, _, bytes| assert!(bytes.len() <= 512)));
     net.command(addr(2), Command::SetMeta(meta.clone()));
     net.run_until(10 * SECOND, |net| {
-        (0..6).all(|n| {
-            net.node(addr(n)).members().iter().any(|node| node.meta() == meta)
-        })
+        (0..6).all(|n| net.node(addr(n)).members().iter().any(|node| node.meta() == meta))
     });
     net.start("late", addr(9), &[addr(2)]);
     net.run_until(20 * SECOND, Net::agrees);

@@ -92,16 +92,19 @@ impl Clashes {
             return Standing::Open;
         }
         let asked = if challenger.boot < listed.boot { challenger } else { listed };
-        self.by_name.insert(name.clone(), Clash {
-            listed,
-            challenger,
-            profile: profile.cloned(),
-            asked,
-            ask_at: now,
-            pause: timeout / QUESTIONS,
-            deadline: now + timeout,
-            kept: false,
-        });
+        self.by_name.insert(
+            name.clone(),
+            Clash {
+                listed,
+                challenger,
+                profile: profile.cloned(),
+                asked,
+                ask_at: now,
+                pause: timeout / QUESTIONS,
+                deadline: now + timeout,
+                kept: false,
+            },
+        );
         Standing::Open
     }
 
@@ -129,8 +132,7 @@ impl Clashes {
         self.by_name.retain(|_, clash| !clash.kept || clash.deadline > now);
         let (name, clash) = self.by_name.iter().find(|(_, clash)| clash.deadline <= now)?;
         let (name, asked) = (name.clone(), clash.asked.id);
-        let winner =
-            if asked == clash.listed.id { clash.challenger.id } else { clash.listed.id };
+        let winner = if asked == clash.listed.id { clash.challenger.id } else { clash.listed.id };
         Some(self.decide(now, name, winner, false))
     }
 
@@ -143,13 +145,7 @@ impl Clashes {
         Some(self.decide(now, name, winner, false))
     }
 
-    fn decide(
-        &mut self,
-        now: Instant,
-        name: NodeName,
-        winner: NodeId,
-        answered: bool,
-    ) -> Decision {
+    fn decide(&mut self, now: Instant, name: NodeName, winner: NodeId, answered: bool) -> Decision {
         let clash = self.by_name.get_mut(&name).expect("callers found it");
         let (listed, challenger) = (clash.listed, clash.challenger);
         let profile = clash.profile.take();

@@ -42,10 +42,7 @@ impl State {
 ///
 /// Deviation from SWIM, where "confirm" beats every incarnation: a run that was declared failed by
 /// mistake refutes that with a higher incarnation and is back, without a new identity.
-pub(super) const fn supersedes(
-    new: (State, Incarnation),
-    old: (State, Incarnation),
-) -> bool {
+pub(super) const fn supersedes(new: (State, Incarnation), old: (State, Incarnation)) -> bool {
     if new.0.is_final() || old.0.is_final() {
         return new.0.is_final() && new.0.rank() > old.0.rank();
     }
@@ -169,18 +166,21 @@ impl Members {
             if self.table.len() >= MAX_NODES {
                 return Profiled::Full;
             }
-            self.table.insert(profile.id, Member {
-                node: node_of(profile),
-                boot: profile.boot,
-                version: profile.version,
-                incarnation: profile.incarnation,
-                state: State::Alive,
-                announced: false,
-                scopes: profile.scopes.clone(),
-                last_heard: None,
-                by: None,
-                died: None,
-            });
+            self.table.insert(
+                profile.id,
+                Member {
+                    node: node_of(profile),
+                    boot: profile.boot,
+                    version: profile.version,
+                    incarnation: profile.incarnation,
+                    state: State::Alive,
+                    announced: false,
+                    scopes: profile.scopes.clone(),
+                    last_heard: None,
+                    by: None,
+                    died: None,
+                },
+            );
             self.enlist(profile.id);
             return Profiled::New;
         };
@@ -193,8 +193,7 @@ impl Members {
         }
         let member = self.table.get_mut(&profile.id).expect("it was found above");
         let before = std::mem::replace(&mut member.scopes, profile.scopes.clone());
-        let face_changed =
-            member.node.addr() != profile.addr || member.node.meta() != profile.meta;
+        let face_changed = member.node.addr() != profile.addr || member.node.meta() != profile.meta;
         // The name of a run cannot change: a profile that says otherwise keeps the first one.
         let name = member.node.node_name().clone();
         if face_changed {

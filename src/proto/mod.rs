@@ -487,9 +487,8 @@ impl Protocol {
         assert_eq!(probed, self.members.peers(), "every live peer is probed, and nobody else");
         for (scope, table) in self.roles.scopes() {
             let members = self.members.peers().iter();
-            let in_scope = |id: &&NodeId| {
-                self.members.live(**id).is_some_and(|member| member.is_in(scope))
-            };
+            let in_scope =
+                |id: &&NodeId| self.members.live(**id).is_some_and(|member| member.is_in(scope));
             let listed: Vec<_> = members.filter(in_scope).copied().collect();
             assert_eq!(listed, table.peers(), "a scope lists the live members that say so");
         }

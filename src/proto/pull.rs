@@ -136,15 +136,18 @@ impl Pulls {
         }
         let waiting: VecDeque<Range> = ranges.into_iter().collect();
         self.next_token = self.next_token.wrapping_add(1);
-        self.sessions.insert(self.next_token, Session {
-            peer,
-            purpose,
-            deadline: now + timeout,
-            comparing: if waiting.is_empty() { UNHEARD } else { 0 },
-            members: waiting.iter().any(|range| range.table == Table::Members),
-            waiting,
-            lanes: Vec::new(),
-        });
+        self.sessions.insert(
+            self.next_token,
+            Session {
+                peer,
+                purpose,
+                deadline: now + timeout,
+                comparing: if waiting.is_empty() { UNHEARD } else { 0 },
+                members: waiting.iter().any(|range| range.table == Table::Members),
+                waiting,
+                lanes: Vec::new(),
+            },
+        );
         Some(self.next_token)
     }
 

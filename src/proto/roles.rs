@@ -231,8 +231,7 @@ impl RoleTables {
 
     /// Joins a scope; this node's generation there goes on where it was.
     pub(super) fn join(&mut self, scope: ScopeId, name: ScopeName) {
-        let table =
-            RoleTable { name, sets: BTreeMap::new(), peers: Vec::new(), hash: 0, count: 0 };
+        let table = RoleTable { name, sets: BTreeMap::new(), peers: Vec::new(), hash: 0, count: 0 };
         self.tables.insert(scope, table);
         self.list(scope, self.local);
         let generation = self.rested.remove(&scope).unwrap_or_default();
@@ -247,8 +246,7 @@ impl RoleTables {
         let table = self.tables.remove(&scope)?;
         let own = &table.sets[&self.local];
         // Leaving is a change of its own where there were roles.
-        let generation =
-            if own.held == 0 { own.generation } else { own.generation.next() };
+        let generation = if own.held == 0 { own.generation } else { own.generation.next() };
         self.rested.insert(scope, generation);
         Some(table)
     }
@@ -388,9 +386,9 @@ impl RoleTables {
     pub(super) fn check(&self) {
         for table in self.tables.values() {
             let live = table.sets.iter().filter(|(_, set)| set.live);
-            let hash = live.clone().fold(0, |hash, (id, set)| {
-                hash ^ entry_hash(*id, set.generation.as_u64())
-            });
+            let hash = live
+                .clone()
+                .fold(0, |hash, (id, set)| hash ^ entry_hash(*id, set.generation.as_u64()));
             assert_eq!(hash, table.hash, "the summary follows the table");
             assert_eq!(live.clone().count(), table.count as usize);
             let peers: Vec<_> = live.map(|(id, _)| *id).filter(|id| *id != self.local).collect();

@@ -65,6 +65,46 @@ impl ScopeId {
     }
 }
 
+/// Hashes a value the same on every platform: std's hasher writes integers as the machine does.
+pub(crate) struct StableHasher(SipHasher13);
+
+impl StableHasher {
+    pub(crate) fn new(domain: Domain) -> StableHasher {
+        StableHasher(SipHasher13::new_with_keys(0x726f_6c65_6361_6c6c, domain as u64))
+    }
+}
+
+macro_rules! write_little_endian {
+    ($($write:ident: $int:ty,)*) => {
+        $(fn $write(&mut self, int: $int) {
+            self.0.write(&int.to_le_bytes());
+        })*
+    };
+}
+
+impl Hasher for StableHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+
+    write_little_endian! {
+        write_u8: u8, write_u16: u16, write_u32: u32, write_u64: u64, write_u128: u128,
+        write_i8: i8, write_i16: i16, write_i32: i32, write_i64: i64, write_i128: i128,
+    }
+
+    fn write_usize(&mut self, int: usize) {
+        self.write_u64(int as u64);
+    }
+
+    fn write_isize(&mut self, int: isize) {
+        self.write_i64(int as i64);
+    }
+}
+
 /// What a stable hash is for; no two uses share their values.
 #[derive(Clone, Copy)]
 pub(crate) enum Domain {

@@ -1,6 +1,6 @@
 //! A small virtual network for tests: real `Protocol`s, virtual time, seeded latency and loss.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -144,10 +144,10 @@ impl Protocol {
     }
 
     fn own_memberships(&self) -> Arc<[Membership]> {
-        let memberships = self.roles.scopes().map(|(scope, _)| Membership {
-            scope,
-            generation: self.roles.own_generation(scope),
-        });
+        let memberships = self
+            .roles
+            .scopes()
+            .map(|(scope, _)| Membership { scope, generation: self.roles.own_generation(scope) });
         memberships.collect()
     }
 

@@ -323,12 +323,7 @@ impl Protocol {
         self.events.push_back(Event::NodeDown { node, reason });
     }
 
-    fn down_reason(
-        &self,
-        member: &Member,
-        to: State,
-        suspicion: Option<&Suspicion>,
-    ) -> DownReason {
+    fn down_reason(&self, member: &Member, to: State, suspicion: Option<&Suspicion>) -> DownReason {
         let node_of = |id: NodeId| self.members.find(id).map(|member| member.node.clone());
         match to {
             State::Left => DownReason::Left,
@@ -396,8 +391,7 @@ impl Protocol {
         let Some(member) = self.members.live(id) else { return };
         let incarnation = member.incarnation;
         let local = self.local;
-        let origin =
-            Origin { id: local, addr: self.local().addr(), member: true, pulled: None };
+        let origin = Origin { id: local, addr: self.local().addr(), member: true, pulled: None };
         self.hear_claim(origin, id, (State::Suspect, incarnation), Some(local));
     }
 

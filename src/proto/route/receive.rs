@@ -46,13 +46,7 @@ impl Protocol {
         Ok(Some(header))
     }
 
-    fn receive_frames(
-        &mut self,
-        header: Header,
-        from: SocketAddr,
-        frames: &[Frame],
-        len: usize,
-    ) {
+    fn receive_frames(&mut self, header: Header, from: SocketAddr, frames: &[Frame], len: usize) {
         let Some(first) = frames.first() else { return };
         self.counters.received(first.kind(), len);
         if header.from == self.local {

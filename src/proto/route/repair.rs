@@ -92,12 +92,11 @@ impl Protocol {
             let wanted = (count / ENTRIES_PER_BUCKET).max(1) as usize;
             let buckets = (wanted.min(fitting) + 1).next_power_of_two() / 2;
             let hashes = self.bucket_hashes(table, buckets as u64);
-            self.send(origin.addr, Some(origin.id), Buckets {
-                token: compare.token,
-                of,
-                table,
-                hashes,
-            });
+            self.send(
+                origin.addr,
+                Some(origin.id),
+                Buckets { token: compare.token, of, table, hashes },
+            );
         }
         if compare.mutual && self.phase == Phase::Synced && !self.pulls.is_with(origin.id) {
             self.compare(origin.id, Purpose::Repair { again: false }, false);
@@ -200,9 +199,7 @@ impl Protocol {
         let mut entries = Vec::new();
         let stopped_at = match pull.table {
             Table::Members => self.fill_members_page(pull, &known, room, &mut entries),
-            Table::Scope(scope) => {
-                self.fill_scope_page(scope, pull, &known, room, &mut entries)
-            }
+            Table::Scope(scope) => self.fill_scope_page(scope, pull, &known, room, &mut entries),
         };
         let page = Page {
             token: pull.token,

@@ -34,12 +34,7 @@ impl Protocol {
     }
 
     /// Sends frames that were encoded before to an address.
-    pub(super) fn send_payload(
-        &mut self,
-        addr: SocketAddr,
-        to: Option<NodeId>,
-        payload: Vec<u8>,
-    ) {
+    pub(super) fn send_payload(&mut self, addr: SocketAddr, to: Option<NodeId>, payload: Vec<u8>) {
         debug_assert!(payload.len() <= self.payload_room(), "a payload fits its datagram");
         if self.outgoing.len() >= MAX_OUTGOING {
             self.counters.plain.dropped.send_queue_full += 1;
@@ -49,12 +44,7 @@ impl Protocol {
     }
 
     /// Sends one frame to an address.
-    pub(super) fn send(
-        &mut self,
-        addr: SocketAddr,
-        to: Option<NodeId>,
-        frame: impl Into<Frame>,
-    ) {
+    pub(super) fn send(&mut self, addr: SocketAddr, to: Option<NodeId>, frame: impl Into<Frame>) {
         let mut payload = Vec::new();
         frame.into().encode(&mut payload);
         self.send_payload(addr, to, payload);
@@ -263,12 +253,7 @@ pub(super) fn append_object(
     Frame::from(Large { object, version }).encode_within(room.0, payload)
 }
 
-fn append_rumor(
-    frame: Option<&Frame>,
-    rumor: Rumor,
-    max: usize,
-    datagram: &mut Vec<u8>,
-) -> Ride {
+fn append_rumor(frame: Option<&Frame>, rumor: Rumor, max: usize, datagram: &mut Vec<u8>) -> Ride {
     let Some(frame) = frame else { return Ride::Obsolete };
     let room = (max, max - HEADER_BYTES);
     let fitted = match rumor {

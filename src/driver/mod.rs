@@ -1,0 +1,465 @@
+//! The only async code: one task that owns the socket and the timer, and the state that it shares
+//! with the user's calls under one short lock.
+//!
+//! ```text
+//!   socket --> handle_datagram --+                         +--> published maps
+//!   timer ---> handle_timeout ---+--> Protocol --> events -+--> subscribers
+//!   user ----> handle_command ---+        |
+//!                                         +--> datagrams --> socket
+//! ```
+//! A turn takes what has arrived before it looks at timers, so that an answer that waits in the
+//! socket is never called late; it is bounded, and never waits for a peer.
+
+pub(crate) mod hub;
+pub(crate) mod socket;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::node::{Nodes, ScopeName};
+use crate::proto::{Command, CommandError, Outcome, Protocol};
+use crate::role::Role;
+use crate::stats::Stats;
+use crate::time::Instant;
+use crate::view::{ClusterView, Publisher};
+use hub::Hub;
+use socket::{Io, NodeSocket};
+
+/// Datagrams received, and datagrams sent, in one turn: the lock is held that long.
+const DATAGRAMS_PER_TURN: usize = 64;
+
+/// Garbage that no reader sees any more is looked after this often while there is some.
+const RECLAIM_PAUSE: Duration = Duration::from_millis(50);
+
+/// Garbage that readers hold back is warned of past this, once.
+const RECLAIM_WARNING_BYTES: usize = 64 << 20;
+
+/// Resolving the seeds' names takes at most this long.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the driver and the user's calls share.
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    wake: Notify,
+    closed: AtomicBool,
+    origin: std::time::Instant,
+    pub(crate) view: Arc<ClusterView>,
+    pub(crate) handler_panics: Arc<AtomicU64>,
+    pub(crate) bound: SocketAddr,
+}
+
+/// What is under the lock.
+pub(crate) struct Core {
+    pub(crate) protocol: Protocol,
+    publisher: Publisher,
+    view: Arc<ClusterView>,
+    pub(crate) hub: Hub,
+    watches: BTreeMap<(ScopeName, Role), watch::Sender<Nodes>>,
+    waiting: BTreeMap<u64, oneshot::Sender<Outcome>>,
+    next_token: u64,
+    started: Option<oneshot::Sender<Outcome>>,
+    leaving: Vec<oneshot::Sender<Outcome>>,
+    seeds: Vec<String>,
+    resolve: bool,
+    stopped: bool,
+    socket_errors: u64,
+    warned_of_garbage: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        protocol: Protocol,
+        (publisher, view): (Publisher, Arc<ClusterView>),
+        seeds: Vec<String>,
+        (bound, origin): (SocketAddr, std::time::Instant),
+    ) -> Shared {
+        let core = Core {
+            protocol,
+            publisher,
+            view: view.clone(),
+            hub: Hub::default(),
+            watches: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            next_token: 1,
+            started: None,
+            leaving: Vec::new(),
+            seeds,
+            resolve: false,
+            stopped: false,
+            socket_errors: 0,
+            warned_of_garbage: false,
+        };
+        Shared {
+            core: Mutex::new(core),
+            wake: Notify::new(),
+            closed: AtomicBool::new(false),
+            origin,
+            view,
+            handler_panics: Arc::default(),
+            bound,
+        }
+    }
+
+    /// The state. A panic under the lock is a bug of ours; it stops this node, not its host.
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ORIGIN + self.origin.elapsed()
+    }
+
+    /// Obeys a command: when it returns, every reader sees what it changed.
+    pub(crate) fn command(&self, command: Command) -> Result<(), CommandError> {
+        let mut core = self.core();
+        if core.stopped {
+            return Err(CommandError::Stopped);
+        }
+        let now = self.now();
+        let result = core.protocol.handle_command(now, command);
+        core.finish_turn();
+        drop(core);
+        self.wake.notify_one();
+        result
+    }
+
+    /// Obeys a command whose outcome comes later, under a number of its own.
+    pub(crate) fn ask(
+        &self,
+        command: impl FnOnce(u64) -> Command,
+    ) -> Result<oneshot::Receiver<Outcome>, CommandError> {
+        let (sender, receiver) = oneshot::channel();
+        let token = {
+            let mut core = self.core();
+            core.next_token += 1;
+            core.waiting.retain(|_, waiter| !waiter.is_closed());
+            let token = core.next_token;
+            core.waiting.insert(token, sender);
+            token
+        };
+        self.command(command(token))?;
+        Ok(receiver)
+    }
+
+    /// Hears when the first pull is complete, or the name is taken.
+    pub(crate) fn on_start(&self) -> oneshot::Receiver<Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        self.core().started = Some(sender);
+        receiver
+    }
+
+    /// Hears when the goodbye is over.
+    pub(crate) fn on_left(&self) -> oneshot::Receiver<Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        self.core().leaving.push(sender);
+        receiver
+    }
+
+    /// Seeds to be tried from now on, besides those there are.
+    pub(crate) fn add_seeds(&self, seeds: &[String]) {
+        let mut core = self.core();
+        for seed in seeds {
+            if !core.seeds.contains(seed) {
+                core.seeds.push(seed.clone());
+            }
+        }
+    }
+
+    /// The latest nodes of a role, whenever they change.
+    pub(crate) fn watch(&self, scope: &ScopeName, role: Role) -> watch::Receiver<Nodes> {
+        let nodes = || self.view.scope(scope).nodes(&role);
+        let mut core = self.core();
+        if core.stopped {
+            return watch::channel(nodes()).1;
+        }
+        let key = (scope.clone(), role.clone());
+        core.watches.entry(key).or_insert_with(|| watch::channel(nodes()).0).subscribe()
+    }
+
+    /// The last handle is gone: the driver is to stop.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let core = self.core();
+        Stats {
+            events_missed: core.hub.missed,
+            handler_panics: self.handler_panics.load(Ordering::Relaxed),
+            socket_errors: core.socket_errors,
+            reclaim_pending_bytes: core.publisher.pending_bytes(),
+            ..core.protocol.stats()
+        }
+    }
+}
+
+impl Core {
+    /// Publishes what was learned, and then tells of it.
+    pub(crate) fn finish_turn(&mut self) {
+        let mut events = Vec::new();
+        while let Some(event) = self.protocol.poll_event() {
+            self.publisher.apply(&event);
+            events.push(event);
+        }
+        if !events.is_empty() {
+            let published = self.publisher.publish();
+            for (scope, role) in published.roles() {
+                self.tell_watchers(scope, role);
+            }
+            self.hub.send(&events);
+        }
+        while let Some(outcome) = self.protocol.poll_outcome() {
+            self.conclude(outcome);
+        }
+    }
+
+    fn tell_watchers(&mut self, scope: &ScopeName, role: &Role) {
+        if self.watches.is_empty() {
+            return;
+        }
+        let key = (scope.clone(), role.clone());
+        let Some(watchers) = self.watches.get(&key) else { return };
+        if watchers.receiver_count() == 0 {
+            self.watches.remove(&key);
+            return;
+        }
+        watchers.send_replace(self.view.scope(scope).nodes(role));
+    }
+
+    /// Hands an outcome to whoever waits for it.
+    fn conclude(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::ResolveSeeds => self.resolve = !self.seeds.is_empty(),
+            Outcome::Synced | Outcome::NameTaken { stopped: false, .. } => {
+                if let Some(waiter) = self.started.take() {
+                    // Whoever started the node may have stopped waiting.
+                    let _ = waiter.send(outcome);
+                } else if let Outcome::NameTaken { holder, .. } = outcome {
+                    tracing::warn!(holder = %holder, "a live node has this node's name");
+                }
+            }
+            Outcome::NameTaken { .. } | Outcome::Left { .. } => {
+                for waiter in self.leaving.drain(..) {
+                    let _ = waiter.send(outcome.clone());
+                }
+            }
+            Outcome::Answered { token, .. } | Outcome::Delivered { token, .. } => {
+                if let Some(waiter) = self.waiting.remove(&token) {
+                    let _ = waiter.send(outcome);
+                }
+            }
+        }
+    }
+
+    /// Frees what no reader sees any more; says whether some is left.
+    fn reclaim(&mut self) -> bool {
+        if self.publisher.pending_count() == 0 {
+            return false;
+        }
+        self.publisher.poll();
+        let pending = self.publisher.pending_bytes();
+        if pending > RECLAIM_WARNING_BYTES && !self.warned_of_garbage {
+            self.warned_of_garbage = true;
+            tracing::warn!(pending, "a reader holds a view for long: memory cannot be freed");
+        }
+        self.publisher.pending_count() > 0
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    fn stop(&mut self) {
+        self.stopped = true;
+        self.hub.close();
+        self.watches.clear();
+        self.waiting.clear();
+        self.started = None;
+        self.leaving.clear();
+    }
+}
+
+/// Whatever ends the driver, also the end of its runtime, ends the node.
+struct StopOnDrop(Arc<Shared>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.core().stop();
+    }
+}
+
+/// What a turn leaves to wait for.
+struct Wait {
+    /// There is more to do at once.
+    busy: bool,
+    until: Option<std::time::Instant>,
+    stop: bool,
+}
+
+type Resolving = Pin<Box<dyn Future<Output = Vec<SocketAddr>> + Send>>;
+
+/// The driver's task: runs until the last handle is gone, or the node has left.
+pub(crate) async fn run(shared: Arc<Shared>, socket: NodeSocket) {
+    let guard = StopOnDrop(shared);
+    let shared = &guard.0;
+    let mut driver = Driver {
+        socket,
+        receive: vec![0; 65_536],
+        send: Vec::with_capacity(2048),
+        unsent: None,
+        resolving: None,
+    };
+    let sleep = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(sleep);
+    loop {
+        let wait = driver.turn(shared);
+        if wait.stop {
+            return;
+        }
+        if wait.busy {
+            // Others on this runtime have their turn too.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let until = wait.until.map(tokio::time::Instant::from_std);
+        if let Some(until) = until {
+            sleep.as_mut().reset(until);
+        }
+        let Driver { socket, resolving, unsent, .. } = &mut driver;
+        tokio::select! {
+            _ = socket.readable() => {}
+            _ = socket.writable(), if unsent.is_some() => {}
+            () = &mut sleep, if until.is_some() => {}
+            () = shared.wake.notified() => {}
+            addrs = async { resolving.as_mut().expect("asked only if it is there").await },
+                if resolving.is_some() =>
+            {
+                *resolving = None;
+                driver.contact(shared, addrs);
+            }
+        }
+    }
+}
+
+struct Driver {
+    socket: NodeSocket,
+    receive: Vec<u8>,
+    send: Vec<u8>,
+    /// The datagram in `send` found no room in the socket's buffer.
+    unsent: Option<SocketAddr>,
+    resolving: Option<Resolving>,
+}
+
+impl Driver {
+    /// One turn: receive, timers, publish, send.
+    fn turn(&mut self, shared: &Shared) -> Wait {
+        let mut core = shared.core();
+        let mut busy = self.receive_some(shared, &mut core);
+        let now = shared.now();
+        if core.protocol.poll_timeout().is_some_and(|at| at <= now) {
+            core.protocol.handle_timeout(now);
+        }
+        core.finish_turn();
+        busy |= self.send_some(&mut core);
+        if std::mem::take(&mut core.resolve) && self.resolving.is_none() {
+            self.resolving = Some(resolve_all(core.seeds.clone()));
+        }
+        let garbage = core.reclaim();
+        let timeout = core.protocol.poll_timeout();
+        let stop = core.protocol.is_stopped() && !busy;
+        let now = shared.now();
+        let until = timeout.map(|at| std::time::Instant::now() + (at - now));
+        let reclaim = garbage.then(|| std::time::Instant::now() + RECLAIM_PAUSE);
+        Wait {
+            busy,
+            until: until.into_iter().chain(reclaim).min(),
+            stop: stop || shared.closed.load(Ordering::Acquire),
+        }
+    }
+
+    /// Takes what has arrived; says whether there may be more.
+    fn receive_some(&mut self, shared: &Shared, core: &mut Core) -> bool {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            match self.socket.try_receive(&mut self.receive) {
+                Io::Done((len, from)) => {
+                    let datagram = &self.receive[..len];
+                    if let Err(error) = core.protocol.handle_datagram(shared.now(), from, datagram)
+                    {
+                        tracing::trace!(%from, %error, "datagram refused");
+                    }
+                }
+                Io::NotReady => return false,
+                Io::Failed(error) => {
+                    core.socket_errors += 1;
+                    tracing::debug!(%error, "receiving failed");
+                }
+            }
+        }
+        true
+    }
+
+    /// Sends what is to be sent; says whether there may be more.
+    fn send_some(&mut self, core: &mut Core) -> bool {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let to = match self.unsent.take() {
+                Some(to) => to,
+                None => match core.protocol.poll_transmit(&mut self.send) {
+                    Some(transmit) => transmit.to,
+                    None => return false,
+                },
+            };
+            match self.socket.try_send(&self.send, to) {
+                Io::Done(()) => {}
+                Io::NotReady => {
+                    self.unsent = Some(to);
+                    return false;
+                }
+                Io::Failed(error) => {
+                    // Nobody there, no route, a full queue, a firewall: UDP loses datagrams, and
+                    // the protocol is made for that.
+                    core.socket_errors += 1;
+                    tracing::debug!(%to, %error, "sending failed");
+                }
+            }
+        }
+        true
+    }
+
+    /// The seeds' addresses are known.
+    fn contact(&self, shared: &Shared, mut addrs: Vec<SocketAddr>) {
+        addrs.retain(|addr| self.socket.can_reach(*addr));
+        // A refusal means that the node has stopped meanwhile.
+        let _ = shared.command(Command::Contact { addrs, token: None });
+    }
+}
+
+fn resolve_all(seeds: Vec<String>) -> Resolving {
+    Box::pin(async move { resolve(&seeds).await })
+}
+
+/// The addresses of `host:port` texts, resolved now; what cannot be resolved is left out.
+pub(crate) async fn resolve(seeds: &[String]) -> Vec<SocketAddr> {
+    let mut addrs = Vec::new();
+    for seed in seeds {
+        if let Ok(addr) = seed.parse() {
+            addrs.push(addr);
+            continue;
+        }
+        match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(seed.as_str())).await {
+            Ok(Ok(found)) => addrs.extend(found),
+            Ok(Err(error)) => tracing::debug!(seed, %error, "cannot resolve a seed"),
+            Err(_) => tracing::debug!(seed, "resolving a seed took too long"),
+        }
+    }
+    addrs.sort_unstable();
+    addrs.dedup();
+    addrs
+}
