@@ -154,6 +154,9 @@ impl Net {
             host.events.push((self.now, event));
         }
         while let Some(outcome) = host.node.poll_outcome() {
+            if let Outcome::NameTaken { .. } = outcome {
+                println!("{:?} {at} {} {outcome:?}", self.now, host.node.local());
+            }
             resolve |= outcome == Outcome::ResolveSeeds;
             host.outcomes.push(outcome);
         }
@@ -178,7 +181,10 @@ impl Net {
         }
         let seeds = self.hosts[&at].seeds.clone();
         if resolve && !seeds.is_empty() {
-            self.command(at, Command::Contact { addrs: seeds, token: None });
+            let contact = Command::Contact { addrs: seeds, token: None };
+            // A node that is saying goodbye refuses.
+            let _ = self.hosts.get_mut(&at).unwrap().node.handle_command(self.now, contact);
+            self.drain(at);
         }
     }
 

@@ -131,8 +131,9 @@ impl Protocol {
         before: &Arc<[Membership]>,
         face_changed: bool,
     ) {
-        let Some(member) = self.members.live(id) else { return };
+        let Some(member) = self.members.find(id) else { return };
         let (announced, node, now) = (member.announced, member.node.clone(), member.scopes.clone());
+        let live = member.state.is_live();
         if announced && face_changed {
             self.events.push_back(Event::NodeUpdated { node: node.clone() });
         }
@@ -144,6 +145,9 @@ impl Protocol {
                 let (scope, node) = (scope.clone(), node.clone());
                 self.events.push_back(Event::RoleRemoved { scope, node, role });
             }
+        }
+        if !live {
+            return;
         }
         for membership in self.shared_memberships(id) {
             self.roles.list(membership.scope, id);
