@@ -231,7 +231,7 @@ impl Cluster {
     ///
     /// It takes a short lock; keep the handle rather than ask again before each read.
     pub fn scope(&self, name: &str) -> Scope {
-        Scope::new(self.handle.clone(), ScopeName::unchecked(name))
+        Scope::new(self.handle.clone(), &ScopeName::unchecked(name))
     }
 
     /// A handle to the default scope.
@@ -526,7 +526,7 @@ impl Builder {
         let bound = (socket.local, origin);
         let shared = Arc::new(Shared::new(protocol, published, self.seeds.clone(), bound));
         let handle = Arc::new(Handle { shared: shared.clone() });
-        let default_scope = Scope::new(handle.clone(), scopes[0].clone());
+        let default_scope = Scope::new(handle.clone(), &scopes[0]);
         let cluster = Cluster { handle, default_scope };
         let seeded = !self.seeds.is_empty();
         self.prepare(&cluster, &scopes)?;

@@ -136,7 +136,7 @@ impl Config {
             pull_interval: Duration::from_secs(7),
             pull_timeout: Duration::from_secs(5),
             max_datagram_bytes: 1400,
-            dead_retention: Duration::from_secs(24 * 3600),
+            dead_retention: Duration::from_hours(24),
             reconnect_interval: Duration::from_secs(10),
             join_timeout: Duration::from_secs(3),
             leave_timeout: Duration::from_secs(2),
@@ -205,7 +205,7 @@ impl Default for Config {
     }
 }
 
-fn number<T: PartialOrd + Display>(
+fn number<T: PartialOrd + Display + Copy>(
     field: &'static str,
     value: T,
     allowed: RangeInclusive<T>,

@@ -388,7 +388,8 @@ impl IntoIterator for Nodes {
     type Item = Node;
     type IntoIter = std::vec::IntoIter<Node>;
     fn into_iter(self) -> Self::IntoIter {
-        self.0.to_vec().into_iter()
+        // The snapshot may be shared: its nodes are cloned, each one reference count.
+        Vec::from(&*self.0).into_iter()
     }
 }
 

@@ -45,8 +45,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    pub(crate) fn new(handle: Arc<Handle>, name: ScopeName) -> Scope {
-        let view = handle.shared.view.scope(&name);
+    pub(crate) fn new(handle: Arc<Handle>, name: &ScopeName) -> Scope {
+        let view = handle.shared.view.scope(name);
         Scope { handle, view }
     }
 
@@ -165,7 +165,7 @@ impl Scope {
 
     /// Follows the nodes of one role.
     pub fn watch(&self, role: impl Into<Role>) -> RoleWatch {
-        let latest = self.handle.shared.watch(self.name(), role.into());
+        let latest = self.handle.shared.watch(self.name(), &role.into());
         let nodes = latest.borrow().clone();
         RoleWatch { nodes, changes: None, latest }
     }
@@ -181,7 +181,7 @@ impl Scope {
     /// # Ok(()) }
     /// ```
     pub async fn wait_for(&self, role: impl Into<Role>, count: usize) -> Nodes {
-        let mut latest = self.handle.shared.watch(self.name(), role.into());
+        let mut latest = self.handle.shared.watch(self.name(), &role.into());
         loop {
             let nodes = latest.borrow_and_update().clone();
             if nodes.len() >= count || latest.changed().await.is_err() {

@@ -178,8 +178,12 @@ fn live_through(seed: u64) -> Exercised {
                 for name in SCOPES {
                     let roles = weather.net.hosts.values().map(|other| {
                         let id = other.node.local().id();
-                        let seen = host.node.roles(name, id).len();
-                        (host.node.generation(name, id).as_u64(), seen, other.node.roles(name, id).len())
+                        let here = host.node.roles(name, id).len();
+                        (
+                            host.node.generation(name, id).as_u64(),
+                            here,
+                            other.node.roles(name, id).len(),
+                        )
                     });
                     println!("  {name}: {:?}", roles.collect::<Vec<_>>());
                 }
@@ -203,7 +207,8 @@ fn after_any_weather_all_agree_with_the_truth() {
     }
     println!("{total:?}");
     if seeds >= 60 {
-        for fault in ["crash", "restart", "restart elsewhere", "pause", "partition", "leave scope"] {
+        for fault in ["crash", "restart", "restart elsewhere", "pause", "partition", "leave scope"]
+        {
             assert!(total.0.get(fault).is_some_and(|count| *count > 20), "{fault}: {total:?}");
         }
     }

@@ -173,8 +173,8 @@ impl Shared {
     }
 
     /// The latest nodes of a role, whenever they change.
-    pub(crate) fn watch(&self, scope: &ScopeName, role: Role) -> watch::Receiver<Nodes> {
-        let nodes = || self.view.scope(scope).nodes(&role);
+    pub(crate) fn watch(&self, scope: &ScopeName, role: &Role) -> watch::Receiver<Nodes> {
+        let nodes = || self.view.scope(scope).nodes(role);
         let mut core = self.core();
         if core.stopped {
             return watch::channel(nodes()).1;

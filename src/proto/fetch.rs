@@ -47,8 +47,8 @@ pub(super) enum Request {
     Whole { source: Source, object: Object },
     /// For a part of it.
     Part { source: Source, object: Object, version: u64, offset: u32 },
-    /// The source does not answer: the caller may name another.
-    Elsewhere { object: Object },
+    /// This source does not answer: the caller may name another.
+    Elsewhere { object: Object, silent: NodeId },
 }
 
 #[derive(Debug)]
@@ -188,12 +188,12 @@ impl Fetches {
                 }
                 Some(_) => {
                     want.assembly = None;
-                    requests.push(Request::Elsewhere { object });
+                    requests.push(Request::Elsewhere { object, silent: source.id });
                 }
                 None if want.tries.is_multiple_of(2) => {
                     requests.push(Request::Whole { source, object });
                 }
-                None => requests.push(Request::Elsewhere { object }),
+                None => requests.push(Request::Elsewhere { object, silent: source.id }),
             }
         }
         requests
@@ -334,7 +334,7 @@ mod tests {
         for _ in 0..20 {
             now += RETRY * 10;
             for request in fetches.handle_timeout(now, RETRY) {
-                elsewhere += u32::from(request == Request::Elsewhere { object });
+                elsewhere += u32::from(request == Request::Elsewhere { object, silent: id(1) });
             }
         }
         assert_eq!(elsewhere, 2);

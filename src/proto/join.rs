@@ -30,8 +30,8 @@ const MAX_TRIES: u32 = 4;
 /// Answers of "wait" that one contact takes: enough for a name to be decided.
 const MAX_WAITS: u32 = 64;
 
-/// How long a cookie is good for, at least.
-const COOKIE_EPOCH: Duration = Duration::from_secs(30);
+/// How long a cookie is good for, at least: 30 s.
+const COOKIE_EPOCH_MICROS: u64 = 30_000_000;
 
 /// Makes and checks cookies: a keyed hash of who asks from where, and roughly when.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl CookieJar {
 
 fn epoch(now: Instant) -> u64 {
     // One ahead of zero, so that there always is one before.
-    now.as_micros() / COOKIE_EPOCH.as_micros() as u64 + 1
+    now.as_micros() / COOKIE_EPOCH_MICROS + 1
 }
 
 /// A join request to be sent.
@@ -225,7 +225,7 @@ mod tests {
     fn contacts_are_asked_again_and_counted() {
         let mut joins = Joins::default();
         let (mut now, retry) = (Instant::ORIGIN, Duration::from_millis(100));
-        joins.expect(7, vec![addr(1), addr(2)], now + Duration::from_secs(60));
+        joins.expect(7, vec![addr(1), addr(2)], now + Duration::from_mins(1));
         joins.dial(now, addr(1), 5);
         joins.dial(now, addr(2), 5);
         assert_eq!(joins.handle_timeout(now, retry).len(), 2);

@@ -44,7 +44,7 @@ impl Suspicion {
             return self.started + self.min;
         }
         let share = ((confirmed + 1) as f64).ln() / ((self.needed + 1) as f64).ln();
-        let shrunk = self.max.saturating_sub((self.max - self.min).mul_f64(share));
+        let shrunk = self.max.saturating_sub(self.max.saturating_sub(self.min).mul_f64(share));
         self.started + shrunk.max(self.min)
     }
 }

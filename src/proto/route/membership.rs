@@ -8,6 +8,7 @@ use super::super::health::Sign;
 use super::super::members::{Claimed, Member, Profiled, State};
 use super::super::piggyback::Rumor;
 use super::super::pull::Purpose;
+use super::super::roles::RoleSet;
 use super::super::suspicion::{Accused, Suspicion};
 use super::super::{Outcome, Phase, Protocol};
 use super::Origin;
@@ -186,7 +187,7 @@ impl Protocol {
     fn shown_roles(&self, id: NodeId) -> Vec<(crate::node::ScopeName, crate::role::Role)> {
         let mut roles = Vec::new();
         for (_, table) in self.roles.scopes() {
-            let held = table.set(id).into_iter().flat_map(|set| set.held());
+            let held = table.set(id).into_iter().flat_map(RoleSet::held);
             roles.extend(held.map(|role| (table.name.clone(), role.clone())));
         }
         roles
@@ -334,7 +335,7 @@ impl Protocol {
             State::Replaced => match member.by.and_then(node_of) {
                 Some(by) => DownReason::Replaced { by },
                 // Its profile is on its way: all that is known of it is its id.
-                None => DownReason::Replaced { by: self.successor_of(member) },
+                None => DownReason::Replaced { by: Protocol::successor_of(member) },
             },
             State::Alive | State::Suspect | State::Failed => {
                 let accusers = suspicion.map(|held| held.accusers.clone()).unwrap_or_default();
@@ -353,7 +354,7 @@ impl Protocol {
     }
 
     /// A run of which only the id is known, at the address of the one that it replaced.
-    fn successor_of(&self, member: &Member) -> Node {
+    fn successor_of(member: &Member) -> Node {
         let id = member.by.unwrap_or(member.node.id());
         let name = member.node.node_name().clone();
         Node::new(name, id, member.node.addr(), bytes::Bytes::new())

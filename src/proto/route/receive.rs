@@ -108,7 +108,7 @@ impl Protocol {
             Frame::Part(part) => self.receive_part(*origin, part),
             Frame::FetchPart(fetch) => self.receive_fetch_part(*origin, *fetch),
             Frame::Page(page) => {
-                origin.pulled = self.receive_page(*origin, page);
+                origin.pulled = Some(self.receive_page(*origin, page));
             }
             Frame::Same(same) => self.pulls.handle_same(origin.id, same.token),
             Frame::Buckets(buckets) => self.receive_buckets(*origin, buckets),

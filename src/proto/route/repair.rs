@@ -278,10 +278,10 @@ impl Protocol {
     }
 
     /// A page has come; what follows in its datagram answers a pull for this purpose.
-    pub(super) fn receive_page(&mut self, origin: Origin, page: &Page) -> Option<Purpose> {
+    pub(super) fn receive_page(&mut self, origin: Origin, page: &Page) -> Purpose {
         let purpose = self.pulls.purpose(origin.id, page.token);
         self.pulls.handle_page(origin.id, page);
-        Some(purpose.unwrap_or(Purpose::Repair { again: false }))
+        purpose.unwrap_or(Purpose::Repair { again: false })
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::fetch::{Request, Source};
 use super::super::piggyback::Rumor;
 use super::super::pull::{Purpose, Range};
-use super::super::roles::{Difference, Merged};
+use super::super::roles::{Difference, Merged, RoleSet, RoleTable};
 use super::super::{Outcome, Phase, Protocol};
 use super::Origin;
 use crate::event::Event;
@@ -53,7 +53,7 @@ impl Protocol {
             }
             Merged::Known => {
                 let known = self.roles.set(roles.scope, roles.id);
-                let known = known.map_or(roles.to, |set| set.generation());
+                let known = known.map_or(roles.to, RoleSet::generation);
                 self.fetches.settle(object, known.as_u64());
             }
             Merged::Gap { known: _ } => {
@@ -110,7 +110,7 @@ impl Protocol {
         id: NodeId,
         membership: Membership,
     ) {
-        let known = self.roles.set(membership.scope, id).map(|set| set.generation());
+        let known = self.roles.set(membership.scope, id).map(RoleSet::generation);
         let missing = known.is_some_and(|known| known < membership.generation);
         let pulled = origin.is_some_and(|origin| origin.pulled.is_some());
         // What a pull brings in is followed by a pull of the scopes.
@@ -130,7 +130,7 @@ impl Protocol {
     pub(super) fn ask_roles_of(&mut self, id: NodeId, scope: ScopeId) {
         let Some(member) = self.members.live(id) else { return };
         let source = Source { id, addr: member.node.addr() };
-        let known = self.roles.set(scope, id).map(|set| set.generation()).unwrap_or_default();
+        let known = self.roles.set(scope, id).map(RoleSet::generation).unwrap_or_default();
         self.fetch(Object::Roles(id, scope), known.as_u64(), source);
     }
 
@@ -167,21 +167,22 @@ impl Protocol {
             Request::Part { source, object, version, offset } => {
                 self.send(source.addr, Some(source.id), FetchPart { object, version, offset });
             }
-            Request::Elsewhere { object } => self.fetch_elsewhere(object),
+            Request::Elsewhere { object, silent } => self.fetch_elsewhere(object, silent),
         }
     }
 
-    /// Who was asked does not answer: the owner is, or another who may know.
-    fn fetch_elsewhere(&mut self, object: Object) {
-        let (Object::Profile(id) | Object::Roles(id, _)) = object;
+    /// Who was asked does not answer: the owner is asked, or another who may know.
+    fn fetch_elsewhere(&mut self, object: Object, silent: NodeId) {
+        let (Object::Profile(owner) | Object::Roles(owner, _)) = object;
         let others = match object {
             Object::Profile(_) => self.members.peers(),
-            Object::Roles(_, scope) => self.roles.table(scope).map_or(&[][..], |it| it.peers()),
+            Object::Roles(_, scope) => self.roles.table(scope).map_or(&[][..], RoleTable::peers),
         };
-        let other = Protocol::choose(&mut self.rng, others, 1, |other| other != id);
-        let candidates = other.into_iter().chain([id]);
-        let found = candidates.filter_map(|id| Some(Source { id, addr: self.addr_of(id)? })).last();
-        if let Some(source) = found {
+        let unasked = |id| id != silent && id != owner;
+        let other = Protocol::choose(&mut self.rng, others, 1, unasked).first().copied();
+        let next = Some(owner).filter(|id| *id != silent).or(other);
+        if let Some((id, addr)) = next.and_then(|id| Some((id, self.addr_of(id)?))) {
+            let source = Source { id, addr };
             self.fetches.redirect(object, source);
             self.request(Request::Whole { source, object });
         }

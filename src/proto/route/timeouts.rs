@@ -1,7 +1,7 @@
 //! What time asks for, and what follows every input.
 
 use super::super::detector::Ended;
-use super::super::goodbye::Progress;
+use super::super::goodbye::{Goodbye, Progress};
 use super::super::health::Sign;
 use super::super::piggyback::Audience;
 use super::super::timer::Timer;
@@ -77,7 +77,7 @@ impl Protocol {
         timers.set(Timer::Join, self.joins.next_deadline());
         timers.set(Timer::Clash, self.clashes.next_deadline());
         timers.set(Timer::Announce, self.announcing.values().min().copied());
-        timers.set(Timer::Leave, self.goodbye.as_ref().map(|it| it.next_deadline()));
+        timers.set(Timer::Leave, self.goodbye.as_ref().map(Goodbye::next_deadline));
         timers.set(Timer::Receipt, self.receipts.next_deadline());
         timers.set(Timer::Purge, self.members.next_forget(self.now, retention));
     }
