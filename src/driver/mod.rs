@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) view: Arc<ClusterView>,
     pub(crate) handler_panics: Arc<AtomicU64>,
     pub(crate) bound: SocketAddr,
+    /// In which everything happens that this node logs.
+    span: tracing::Span,
 }
 
 /// What is under the lock.
@@ -80,6 +82,8 @@ impl Shared {
         seeds: Vec<String>,
         (bound, origin): (SocketAddr, std::time::Instant),
     ) -> Shared {
+        let local = protocol.local();
+        let span = tracing::info_span!("rolecall", node = %local, id = %local.id());
         let core = Core {
             protocol,
             publisher,
@@ -104,10 +108,11 @@ impl Shared {
             view,
             handler_panics: Arc::default(),
             bound,
+            span,
         }
     }
 
-    /// The state. A panic under the lock is a bug of ours; it stops this node, not its host.
+    /// The state. A panic under the lock is a bug of ours: it stops this node, not its host.
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,9 +124,10 @@ impl Shared {
     /// Obeys a command: when it returns, every reader sees what it changed.
     pub(crate) fn command(&self, command: Command) -> Result<(), CommandError> {
         let mut core = self.core();
-        if core.stopped {
+        if core.stopped || self.core.is_poisoned() {
             return Err(CommandError::Stopped);
         }
+        let _in_span = self.span.enter();
         let now = self.now();
         let result = core.protocol.handle_command(now, command);
         core.finish_turn();
@@ -362,6 +368,7 @@ impl Driver {
     /// One turn: receive, timers, publish, send.
     fn turn(&mut self, shared: &Shared) -> Wait {
         let mut core = shared.core();
+        let _in_span = shared.span.enter();
         let mut busy = self.receive_some(shared, &mut core);
         let now = shared.now();
         if core.protocol.poll_timeout().is_some_and(|at| at <= now) {
@@ -381,7 +388,7 @@ impl Driver {
         Wait {
             busy,
             until: until.into_iter().chain(reclaim).min(),
-            stop: stop || shared.closed.load(Ordering::Acquire),
+            stop: stop || shared.closed.load(Ordering::Acquire) || shared.core.is_poisoned(),
         }
     }
 
