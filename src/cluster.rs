@@ -43,14 +43,17 @@ impl Drop for Handle {
 
 /// A running node of a cluster, as its service holds it.
 ///
-/// Cheap to clone, `Send + Sync`. When the last clone (of it or of a [`Scope`]) is dropped, the node
-/// stops abruptly, as if it had crashed; [`Cluster::leave`] says goodbye first. All calls but those
-/// that return futures are synchronous and short; reads take no lock.
+/// Cheap to clone, `Send + Sync`. When the last clone (of it or of a [`Scope`]) is dropped, the
+/// node stops abruptly, as if it had crashed; [`Cluster::leave`] says goodbye first. All calls but those
+/// that return futures are synchronous and short. Reads of members, nodes and roles take no lock;
+/// calls about this node itself (its roles, scopes, tuning, counters), and those that change
+/// something, take a short one.
 ///
 /// ```
 /// use rolecall::{Cluster, Config};
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let a = Cluster::builder("a").bind("127.0.0.1:0").config(Config::local()).start().await?;
 /// let b = Cluster::builder("b")
 ///     .bind("127.0.0.1:0")
@@ -72,8 +75,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A builder for a node of this name. The name is stable: a node that restarts keeps it, and
-    /// takes the place of its last run.
+    /// A builder for a node of this name. The name is the node's alone in its cluster, and stable:
+    /// a node that restarts keeps it, and takes the place of its last run.
     pub fn builder(name: impl Into<String>) -> Builder {
         Builder {
             name: name.into(),
@@ -114,7 +117,8 @@ impl Cluster {
     /// [`JoinError::NoAnswer`] when none did.
     ///
     /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use rolecall::Cluster;
     /// let a = Cluster::builder("a").bind("127.0.0.1:0").start().await?;
     /// let b = Cluster::builder("b").bind("127.0.0.1:0").start().await?;
@@ -182,7 +186,8 @@ impl Cluster {
     /// configuration changes nothing and is no error.
     ///
     /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use rolecall::{Cluster, Config};
     /// # let cluster = Cluster::builder("a").bind("127.0.0.1:0").start().await?;
     /// cluster.reconfigure(Config { gossip_fanout: 5, ..cluster.config() })?;
@@ -257,7 +262,8 @@ impl Cluster {
     /// A pinned reader for tight loops on one thread.
     ///
     /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use rolecall::Cluster;
     /// let cluster = Cluster::builder("a").bind("127.0.0.1:0").role("web").start().await?;
     /// let scope = cluster.default_scope();
@@ -360,7 +366,8 @@ impl std::fmt::Debug for Cluster {
 /// ```
 /// use rolecall::{Cluster, Config};
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), rolecall::StartError> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), rolecall::StartError> {
 /// let cluster = Cluster::builder("node-1")
 ///     .bind("127.0.0.1:0")
 ///     .default_scope("my_cluster")
@@ -481,7 +488,7 @@ impl Builder {
         self
     }
 
-    /// Callbacks, run on a thread of their own.
+    /// Callbacks, run on a thread of their own. A node has one handler: the last one given.
     pub fn event_handler(mut self, handler: impl EventHandler) -> Builder {
         self.handler = Some(Box::new(handler));
         self
@@ -490,9 +497,9 @@ impl Builder {
     /// Starts the node on the current tokio runtime, which must have I/O and time enabled.
     ///
     /// Returns once a seed has answered and the first pull is complete: reads are then as good as
-    /// the seed's. Without seeds it returns at once; when no seed answers within
-    /// [`join_timeout`](Config::join_timeout) it returns too, and the node runs alone and keeps
-    /// trying.
+    /// the seed's. Without seeds, or when their names resolve to no address but this node's own, it
+    /// returns at once; when no seed answers within [`join_timeout`](Config::join_timeout) it
+    /// returns too. The node then runs alone and keeps trying.
     ///
     /// # Errors
     /// As [`StartError`] lists; nothing is left behind.

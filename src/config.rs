@@ -59,8 +59,8 @@ pub struct Config {
     /// How many members are asked to probe a silent one (SWIM's k). 0 to 32; default 3 (Lifeguard,
     /// table I).
     pub indirect_probes: usize,
-    /// A suspicion lasts at least `suspicion_mult * log10(n) * probe_interval` (Lifeguard's alpha).
-    /// 1 to 64; default 4 (memberlist's LAN default).
+    /// A suspicion lasts at least `suspicion_mult * max(1, log10(n)) * probe_interval` in a cluster
+    /// of `n` nodes (Lifeguard's alpha). 1 to 64; default 4 (memberlist's LAN default).
     pub suspicion_mult: u32,
     /// An unconfirmed suspicion lasts at most this many times that (Lifeguard's beta).
     /// 1 to 64; default 6 (Lifeguard, section V).
@@ -68,8 +68,8 @@ pub struct Config {
     /// The ceiling of the local health multiplier (Lifeguard's S). 0 switches local health off.
     /// 0 to 64; default 8 (Lifeguard, section V).
     pub max_local_health: u32,
-    /// An update rides on `retransmit_mult * log10(n + 1)` datagrams of each node that knows it
-    /// (SWIM's lambda). 1 to 64; default 4 (memberlist's).
+    /// An update rides on `retransmit_mult * ceil(log10(n + 1))` datagrams of each node that hears
+    /// it, where `n` nodes are to hear it (SWIM's lambda). 1 to 64; default 4 (memberlist's).
     pub retransmit_mult: u32,
     /// Each node compares summaries with a random peer this often, and fetches what differs.
     /// 100 ms to 1 h; default 7 s (`ClusterHelper`'s).
@@ -88,8 +88,9 @@ pub struct Config {
     #[serde(with = "duration_text")]
     pub dead_retention: Duration,
     /// How often one of the failed nodes, and one seed that is not a member, is tried again, so
-    /// that a healed partition merges by itself. 10 ms to 1 h; default 10 s (a guess: serf has
-    /// 30 s).
+    /// that a healed partition merges by itself. A node that is alone tries its seeds sooner at
+    /// first: after a 32nd of it, then twice that, and so on. 10 ms to 1 h; default 10 s (a guess:
+    /// serf has 30 s).
     #[serde(with = "duration_text")]
     pub reconnect_interval: Duration,
     /// `start()` waits this long for a seed to answer before the node runs alone and keeps trying.

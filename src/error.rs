@@ -21,10 +21,11 @@ use crate::node::NodeName;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The node's or a scope's name is empty, longer than 255 bytes, or holds control characters.
+    /// The name of the node, of the cluster or of a scope is empty, longer than 255 bytes, or holds
+    /// control characters.
     #[error("{what} name {name:?} is not allowed: 1 to 255 bytes without control characters")]
     InvalidName {
-        /// Whose name it is: `"node"`, `"scope"` or `"cluster"`.
+        /// What it names: `"node"`, `"cluster"` or `"scope"`.
         what: &'static str,
         /// The name.
         name: String,

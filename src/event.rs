@@ -28,7 +28,8 @@ use crate::role::Role;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A node came up; its roles in shared scopes are already readable.
+    /// A node came up. Its roles in shared scopes are readable already, unless they did not come
+    /// within [`pull_timeout`](crate::Config::pull_timeout): then they follow as they come.
     NodeUp {
         /// The node.
         node: Node,
@@ -45,11 +46,12 @@ pub enum Event {
         /// The node, with its new metadata.
         node: Node,
     },
-    /// Another process claims the name of a live node. The claim is ignored.
+    /// Two processes claim one name. Either somebody claims the name of a live node, and is
+    /// ignored; or it is this node that has lost its name, and stops.
     NameConflict {
         /// The name that both claim.
         name: NodeName,
-        /// Where the one that does not get it is.
+        /// Where the one that is ignored is; if `name` is this node's, where the other one is.
         other: SocketAddr,
     },
     /// A node took a role in a scope that this node is in.
@@ -176,14 +178,15 @@ pub struct Witness {
 pub enum Sight {
     /// No answer to a direct probe, nor to indirect ones.
     Silence,
-    /// The host's kernel answered that nobody listens there.
+    /// The host's kernel answered that nobody listens there. Nothing reports this yet.
     Unreachable,
 }
 
 /// Callbacks for changes, run one after another on a thread of their own.
 ///
-/// Every method has an empty default. A handler that blocks delays only itself; one that panics is
-/// logged and called again for the next event.
+/// Every method has an empty default. New metadata and name conflicts have no method here: they are
+/// for who reads [`Cluster::events`](crate::Cluster::events). A handler that blocks delays only
+/// itself; one that panics is logged and called again for the next event.
 ///
 /// ```
 /// use rolecall::{EventHandler, Node, Role, ScopeName};

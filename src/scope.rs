@@ -20,12 +20,14 @@ use crate::wire::{Domain, StableHasher};
 
 /// A handle to a scope: a named, isolated set of roles.
 ///
-/// Cheap to clone, `Send + Sync`; it keeps the node running like a [`Cluster`](crate::Cluster) does.
+/// Cheap to clone, `Send + Sync`; it keeps the node running like a [`Cluster`](crate::Cluster)
+/// does.
 /// A handle exists whether or not the node is in the scope; reads of a scope that it is not in are
 /// empty.
 ///
 /// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # use rolecall::Cluster;
 /// # let cluster = Cluster::builder("a").bind("127.0.0.1:0").start().await?;
 /// let jobs = cluster.scope("jobs");
@@ -174,7 +176,8 @@ impl Scope {
     /// before that, returns those there were.
     ///
     /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use rolecall::Cluster;
     /// let cluster = Cluster::builder("a").bind("127.0.0.1:0").role("web").start().await?;
     /// assert_eq!(cluster.default_scope().wait_for("web", 1).await.len(), 1);
@@ -195,7 +198,8 @@ impl Scope {
     /// [`pull_timeout`](crate::Config::pull_timeout).
     ///
     /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use rolecall::Cluster;
     /// let cluster = Cluster::builder("a").bind("127.0.0.1:0").role("web").start().await?;
     /// let scope = cluster.default_scope();
@@ -223,7 +227,8 @@ impl Scope {
     /// node goes, only its own keys move.
     ///
     /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use rolecall::Cluster;
     /// let cluster = Cluster::builder("a").bind("127.0.0.1:0").role("cache").start().await?;
     /// let owner = cluster.default_scope().owner("cache", "user:42").unwrap();
@@ -299,7 +304,8 @@ pub struct Delivery {
 /// A `Stream` of snapshots that ends when the node stops, and a cheap look at the latest one.
 ///
 /// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # use rolecall::Cluster;
 /// let cluster = Cluster::builder("a").bind("127.0.0.1:0").start().await?;
 /// let mut web = cluster.default_scope().watch("web");
