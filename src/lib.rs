@@ -35,13 +35,19 @@
 //! ```
 //!
 //! It is meant for liveness and routing hints. It is no consensus: two nodes may see two truths for
-//! a moment, and during a partition for as long as that lasts.
+//! a moment, and during a partition for as long as that lasts. Nor is there encryption or
+//! authentication yet: it is for networks on which every host is trusted.
 //!
 //! # The modules, in reading order
 //! What a service holds: [`Cluster`], [`Builder`], [`Scope`]. What they speak of: [`Node`],
 //! [`Role`], [`Event`], [`Config`], the errors, [`Stats`]. Then, inwards as a datagram travels:
 //! [`wire`] (bytes to data), [`proto`] (the state machine), [`view`] (the published maps); [`time`]
 //! is the only time that the protocol knows.
+
+/// The README's code, compiled as it stands there.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod cluster;
 mod scope;
