@@ -44,9 +44,9 @@ impl Drop for Handle {
 /// A running node of a cluster, as its service holds it.
 ///
 /// Cheap to clone, `Send + Sync`. When the last clone (of it or of a [`Scope`]) is dropped, the
-/// node stops abruptly, as if it had crashed; [`Cluster::leave`] says goodbye first. All calls but those
-/// that return futures are synchronous and short. Reads of members, nodes and roles take no lock;
-/// calls about this node itself (its roles, scopes, tuning, counters), and those that change
+/// node stops abruptly, as if it had crashed; [`Cluster::leave`] says goodbye first. All calls but
+/// those that return futures are synchronous and short. Reads of members, nodes and roles take no
+/// lock; calls about this node itself (its roles, scopes, tuning, counters), and those that change
 /// something, take a short one.
 ///
 /// ```

@@ -100,8 +100,8 @@ pub struct Config {
     /// `leave()` waits this long for the goodbye to be acknowledged. 10 ms to 10 min; default 2 s.
     #[serde(with = "duration_text")]
     pub leave_timeout: Duration,
-    /// The socket's receive buffer (`SO_RCVBUF`), as far as the system allows; a warning says when
-    /// it does not. 8 KiB to 256 MiB; default 4 MiB. Read at start only.
+    /// The socket's receive buffer (`SO_RCVBUF`), as far as the system allows; a log line (debug)
+    /// says when it is smaller. 8 KiB to 256 MiB; default 4 MiB. Read at start only.
     pub receive_buffer_bytes: usize,
     /// Events that one subscriber may have waiting before it misses some. 16 to 16,777,216; default
     /// 65,536. Read when a subscription starts.
