@@ -33,12 +33,12 @@ pub(super) struct RoleSet {
     live: bool,
 }
 
-/// The difference that a change made, as the user sees it.
+/// The difference that a change made, as the user sees it: roles, and whether they are held now, in
+/// the order in which their node changed them as far as that is known.
 #[must_use]
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Difference {
-    pub(super) added: Vec<Role>,
-    pub(super) removed: Vec<Role>,
+    pub(super) changes: Vec<(Role, bool)>,
 }
 
 /// What a delta did to a set.
@@ -107,66 +107,80 @@ impl RoleSet {
         self.marks.retain(|_, mark| mark.held || mark.at > cut);
     }
 
-    fn apply_delta(&mut self, delta: &Roles) -> Difference {
-        let mut difference = Difference::default();
-        for op in &delta.ops {
+    /// What is new in a delta: when each role was taken or given up.
+    fn news<'a>(&'a self, delta: &'a Roles) -> impl Iterator<Item = (&'a Role, Mark)> {
+        delta.ops.iter().filter_map(|op| {
             let at = Generation::from_u64(delta.from.as_u64().saturating_add(op.code >> 1));
-            let held = op.code & 1 == 0;
             let known = self.marks.get(&op.role).map_or(Generation::ZERO, |mark| mark.at);
-            if at > known.max(self.generation) && at <= delta.to {
-                let changed = self.mark(op.role.clone(), Mark { at, held });
-                match (changed, held) {
-                    (true, true) => difference.added.push(op.role.clone()),
-                    (true, false) => difference.removed.push(op.role.clone()),
-                    (false, _) => {}
-                }
-            }
-        }
+            let new = at > known.max(self.generation) && at <= delta.to;
+            new.then_some((&op.role, Mark { at, held: op.code & 1 == 0 }))
+        })
+    }
+
+    fn apply_delta(&mut self, delta: &Roles) -> Difference {
+        let mut news: Vec<_> = self.news(delta).map(|(role, mark)| (role.clone(), mark)).collect();
+        news.sort_by_key(|(_, mark)| mark.at);
+        news.retain(|(role, mark)| self.mark(role.clone(), *mark));
         self.generation = delta.to;
         self.prune();
-        difference
+        Difference { changes: news.into_iter().map(|(role, mark)| (role, mark.held)).collect() }
     }
 
     fn replace_with(&mut self, whole: &Roles) -> Difference {
         let old = std::mem::replace(self, RoleSet { live: self.live, ..RoleSet::default() });
-        let mut difference = Difference::default();
+        let mut changes = Vec::new();
         for op in &whole.ops {
             // What is newer than the floor of a whole set is not known, so its floor is its end.
             self.mark(op.role.clone(), Mark { at: whole.to, held: true });
             if !old.holds(&op.role) {
-                difference.added.push(op.role.clone());
+                changes.push((op.role.clone(), true));
             }
         }
-        difference.removed = old.held().filter(|role| !self.holds(role)).cloned().collect();
+        let removed = old.held().filter(|role| !self.holds(role));
+        changes.extend(removed.map(|role| (role.clone(), false)));
         self.generation = whole.to;
         self.floor = whole.to;
-        difference
+        Difference { changes }
     }
 
     /// Whether the set would stay within its limits with this delta.
     fn has_room_for(&self, delta: &Roles) -> bool {
-        let kept = if delta.whole { (0, 0) } else { (self.held, self.bytes) };
-        let added = delta.ops.iter().filter(|op| op.code & 1 == 0);
-        let (count, bytes) = added.fold(kept, |(count, bytes), op| {
-            let new = delta.whole || !self.holds(&op.role);
-            (count + usize::from(new), bytes + usize::from(new) * op.role.as_bytes().len())
-        });
+        let len = |role: &Role| role.as_bytes().len();
+        // In order, so that no role is named twice and the sums are true.
+        if !delta.ops.is_sorted_by(|a, b| a.role < b.role) {
+            return false;
+        }
+        let (count, bytes) = if delta.whole {
+            (delta.ops.len(), delta.ops.iter().map(|op| len(&op.role)).sum())
+        } else {
+            let changing = self.news(delta).filter(|(role, mark)| self.holds(role) != mark.held);
+            let (mut added, mut removed) = ((0, 0), (0, 0));
+            for (role, mark) in changing {
+                let side = if mark.held { &mut added } else { &mut removed };
+                *side = (side.0 + 1, side.1 + len(role));
+            }
+            ((self.held + added.0) - removed.0, (self.bytes + added.1) - removed.1)
+        };
         count <= MAX_ROLES_PER_NODE && bytes <= MAX_ROLE_SET_BYTES
     }
 
-    /// The delta from `from` on; the whole set when that is too long ago or not smaller.
+    /// The delta from `from` on; the whole set when that is too long ago, or when so much has
+    /// changed that the delta would be over the limits which a set keeps.
     fn delta(&self, id: NodeId, scope: ScopeId, from: Generation) -> Roles {
-        let whole = from < self.floor || from == Generation::ZERO || from > self.generation;
         let to = self.generation;
+        let news = || self.marks.iter().filter(|(_, mark)| mark.at > from);
+        let (count, bytes) = news()
+            .fold((0, 0), |(count, bytes), (role, _)| (count + 1, bytes + role.as_bytes().len()));
+        let too_much = count > MAX_ROLES_PER_NODE || bytes > MAX_ROLE_SET_BYTES;
+        let whole = from < self.floor || from > to || too_much;
         let ops = if whole {
             self.held().map(|role| RoleOp { code: 0, role: role.clone() }).collect()
         } else {
-            let news = self.marks.iter().filter(|(_, mark)| mark.at > from);
             let op = |(role, mark): (&Role, &Mark)| RoleOp {
                 code: (mark.at.as_u64() - from.as_u64()) << 1 | u64::from(!mark.held),
                 role: role.clone(),
             };
-            news.map(op).collect()
+            news().map(op).collect()
         };
         let from = if whole { Generation::ZERO } else { from };
         Roles { id, scope, from, to, whole, ops }
@@ -335,8 +349,7 @@ impl RoleTables {
             set.generation = at;
             set.prune();
         });
-        let (added, removed) = if held { (roles, Vec::new()) } else { (Vec::new(), roles) };
-        Some(Difference { added, removed })
+        Some(Difference { changes: roles.into_iter().map(|role| (role, held)).collect() })
     }
 
     /// The delta of a node's roles from `from` on, if this node has them.
@@ -435,7 +448,7 @@ mod tests {
         let (scope, mut writer, _) = pair();
         let roles = || ["a", "b", "a"].map(Role::from).into_iter();
         let difference = writer.change_own(scope, roles(), true).unwrap();
-        assert_eq!(difference.added.len(), 2);
+        assert_eq!(difference.changes.len(), 2);
         assert!(writer.change_own(scope, roles(), true).is_none());
         assert_eq!(writer.own_generation(scope), Generation::from_u64(1));
         writer.check();
@@ -453,13 +466,57 @@ mod tests {
         assert_eq!(follower.merge(&gap), Merged::Gap { known: at(0) });
         let whole = writer.delta(scope, id(1), at(0)).unwrap();
         let Merged::Changed { from, difference } = follower.merge(&whole) else { panic!() };
-        assert_eq!((from, difference.added.len()), (at(0), 3));
+        assert_eq!((from, difference.changes.len()), (at(0), 3));
         assert_eq!(follower.merge(&gap), Merged::Known);
         add(&mut writer, scope, 1);
         let overlap = writer.delta(scope, id(1), at(2)).unwrap();
         let Merged::Changed { difference, .. } = follower.merge(&overlap) else { panic!() };
-        assert_eq!(difference, Difference { added: vec![Role::from(1)], removed: vec![] });
+        assert_eq!(difference, Difference { changes: vec![(Role::from(1), true)] });
         follower.check();
+    }
+
+    #[test]
+    fn a_delta_over_several_changes_tells_them_in_the_order_in_which_they_were_made() {
+        let (scope, mut writer, mut follower) = pair();
+        add(&mut writer, scope, 5);
+        let first = writer.delta(scope, id(1), Generation::ZERO).unwrap();
+        assert!(matches!(follower.merge(&first), Merged::Changed { .. }));
+        add(&mut writer, scope, 9);
+        remove(&mut writer, scope, 5);
+        add(&mut writer, scope, 1);
+        let delta = writer.delta(scope, id(1), Generation::from_u64(1)).unwrap();
+        let Merged::Changed { difference, .. } = follower.merge(&delta) else { panic!() };
+        let order = [(9, true), (5, false), (1, true)];
+        assert_eq!(difference.changes, order.map(|(role, held)| (Role::from(role), held)));
+    }
+
+    #[test]
+    fn a_set_that_is_exchanged_for_another_as_large_as_allowed_arrives() {
+        let (scope, mut writer, mut follower) = pair();
+        let half = MAX_ROLES_PER_NODE as u64 / 2 + 1000;
+        let range = |from: u64, count: u64| (from..from + count).map(Role::from);
+        let known = |follower: &RoleTables| follower.set(scope, id(1)).unwrap().generation();
+        let mut carry = |writer: &RoleTables| {
+            let delta = writer.delta(scope, id(1), known(&follower)).unwrap();
+            assert!(delta.ops.len() <= MAX_ROLES_PER_NODE);
+            assert!(matches!(follower.merge(&delta), Merged::Changed { .. }));
+            follower.check();
+        };
+        assert!(writer.change_own(scope, range(0, half), true).is_some());
+        carry(&writer);
+        // Together, what goes and what comes are over the limit; the result is not.
+        assert!(writer.change_own(scope, range(0, half), false).is_some());
+        assert!(writer.change_own(scope, range(half, half), true).is_some());
+        carry(&writer);
+        assert!(writer.change_own(scope, range(2 * half, 30_000), true).is_some());
+        carry(&writer);
+        assert!(writer.change_own(scope, range(2 * half, 2_000), false).is_some());
+        assert!(writer.change_own(scope, range(0, 2_500), true).is_some());
+        carry(&writer);
+        let held = |tables: &RoleTables| {
+            tables.set(scope, id(1)).unwrap().held().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(held(&follower), held(&writer));
     }
 
     #[test]
@@ -479,7 +536,7 @@ mod tests {
         let late = writer.delta(scope, id(1), Generation::from_u64(3)).unwrap();
         assert!(late.whole);
         let Merged::Changed { difference, .. } = follower.merge(&late) else { panic!() };
-        assert_eq!(difference, Difference { added: vec![], removed: vec![Role::from(2)] });
+        assert_eq!(difference, Difference { changes: vec![(Role::from(2), false)] });
         writer.check();
     }
 

@@ -84,13 +84,13 @@ impl Protocol {
         let Some(table) = self.roles.table(scope) else { return };
         let Some(member) = self.members.live(id).filter(|member| member.announced) else { return };
         let (name, node) = (table.name.clone(), member.node.clone());
-        for role in difference.added {
+        for (role, held) in difference.changes {
             let (scope, node) = (name.clone(), node.clone());
-            self.events.push_back(Event::RoleAdded { scope, node, role });
-        }
-        for role in difference.removed {
-            let (scope, node) = (name.clone(), node.clone());
-            self.events.push_back(Event::RoleRemoved { scope, node, role });
+            self.events.push_back(if held {
+                Event::RoleAdded { scope, node, role }
+            } else {
+                Event::RoleRemoved { scope, node, role }
+            });
         }
     }
 
