@@ -50,6 +50,8 @@
 struct Readme;
 
 mod cluster;
+
+mod builder;
 mod scope;
 
 mod config;
@@ -68,7 +70,8 @@ pub mod view;
 
 mod driver;
 
-pub use cluster::{Builder, Cluster};
+pub use builder::Builder;
+pub use cluster::Cluster;
 pub use config::Config;
 pub use driver::hub::Events;
 pub use error::{ConfigError, JoinError, LeaveError, MetaError, RoleError, ScopeError, StartError};

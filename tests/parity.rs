@@ -1012,7 +1012,7 @@ mod defects {
         let mut events = b.events();
         a.add_role("x").unwrap();
         a.scope("jobs").add_role("x").unwrap();
-        let mut heard = vec![next(&mut events).await, next(&mut events).await];
+        let mut heard = [next(&mut events).await, next(&mut events).await];
         heard.sort_by_key(support::text);
         let texts: Vec<_> = heard.iter().map(support::text).collect();
         assert_eq!(texts, [r#"+ default a "x""#, r#"+ jobs a "x""#]);

@@ -4,15 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::ScopeId;
-use super::limits::{
-    MAX_BUCKETS, MAX_FETCHES_PER_FRAME, MAX_KNOWN_PER_PULL, MAX_ROLES_PER_NODE,
-    MAX_SCOPES_PER_NODE, MAX_TABLES_PER_FRAME,
-};
-use crate::node::{Generation, MAX_META_BYTES, NodeId, NodeName};
+use super::codec::{self, exact, role_bytes};
+use crate::node::{Generation, NodeId, NodeName};
 use crate::role::Role;
 
 /// SWIM's refutation counter within one run; only its owner raises it (SWIM, section 4.2).
@@ -59,14 +55,17 @@ macro_rules! frames {
                 match self { $(Frame::$name(_) => $kind,)* }
             }
 
-            fn body_to(&self, out: Vec<u8>) -> Vec<u8> {
+            pub(super) fn body_to(&self, out: Vec<u8>) -> Vec<u8> {
                 let written = match self {
                     $(Frame::$name(body) => postcard::to_extend(body, out),)*
                 };
                 written.expect("a Vec takes everything, and every length is known")
             }
 
-            fn from_body(kind: u8, body: &[u8]) -> Option<Result<Frame, postcard::Error>> {
+            pub(super) fn from_body(
+                kind: u8,
+                body: &[u8],
+            ) -> Option<Result<Frame, postcard::Error>> {
                 match kind {
                     $($kind => Some(exact::<$name>(body).map(Frame::$name)),)*
                     _ => None,
@@ -262,10 +261,10 @@ pub struct Profile {
     /// Where it is reached.
     pub addr: SocketAddr,
     /// Its user's bytes.
-    #[serde(deserialize_with = "meta")]
+    #[serde(deserialize_with = "codec::meta")]
     pub meta: Bytes,
     /// The scopes it is in, in the order of their ids.
-    #[serde(deserialize_with = "memberships")]
+    #[serde(deserialize_with = "codec::memberships")]
     pub scopes: Arc<[Membership]>,
 }
 
@@ -330,7 +329,7 @@ pub struct Roles {
     /// Whether `ops` are all roles there are, rather than what changed.
     pub whole: bool,
     /// The changes.
-    #[serde(deserialize_with = "role_ops")]
+    #[serde(deserialize_with = "codec::role_ops")]
     pub ops: Vec<RoleOp>,
 }
 
@@ -366,7 +365,7 @@ pub struct Large {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Fetch {
     /// Each with the version or generation that is known already.
-    #[serde(deserialize_with = "wants")]
+    #[serde(deserialize_with = "codec::wants")]
     pub wants: Vec<(Object, u64)>,
 }
 
@@ -423,7 +422,7 @@ pub struct Compare {
     /// Whether the receiver should compare in turn when something differs.
     pub mutual: bool,
     /// The tables that both nodes should have.
-    #[serde(deserialize_with = "tables")]
+    #[serde(deserialize_with = "codec::tables")]
     pub tables: Vec<(Table, Summary)>,
 }
 
@@ -444,7 +443,7 @@ pub struct Buckets {
     /// The table.
     pub table: Table,
     /// One hash a bucket; a power of two of them.
-    #[serde(deserialize_with = "buckets")]
+    #[serde(deserialize_with = "codec::buckets")]
     pub hashes: Vec<Fixed>,
 }
 
@@ -464,7 +463,7 @@ pub struct Pull {
     /// The last id of the range.
     pub high: NodeId,
     /// The stamps of all entries that the asker has in the range.
-    #[serde(deserialize_with = "known")]
+    #[serde(deserialize_with = "codec::known")]
     pub known: Vec<(NodeId, u64)>,
 }
 
@@ -497,205 +496,4 @@ pub struct Has {
     pub scope: ScopeId,
     /// The generation.
     pub generation: Generation,
-}
-
-impl Frame {
-    /// Appends the frame.
-    pub fn encode(&self, datagram: &mut Vec<u8>) {
-        // The body is written first and the length moved in before it: one buffer, no second pass.
-        datagram.push(self.kind());
-        let start = datagram.len();
-        let mut out = self.body_to(std::mem::take(datagram));
-        let len = out.len() - start;
-        let mut varint = [0; 5];
-        let prefix = write_varint(len, &mut varint);
-        out.extend_from_slice(prefix);
-        out[start..].rotate_right(prefix.len());
-        *datagram = out;
-    }
-
-    /// Appends the frame if the datagram then has at most `max` bytes; says whether it did.
-    pub fn encode_within(&self, max: usize, datagram: &mut Vec<u8>) -> bool {
-        let before = datagram.len();
-        self.encode(datagram);
-        let fits = datagram.len() <= max;
-        if !fits {
-            datagram.truncate(before);
-        }
-        fits
-    }
-
-    /// The body alone, as it is sent in [`Part`]s.
-    pub fn to_body(&self) -> Vec<u8> {
-        self.body_to(Vec::new())
-    }
-
-    /// The frame of this object with this body, if it is one.
-    pub fn from_object(object: Object, body: &[u8]) -> Option<Frame> {
-        match object {
-            Object::Profile(id) => match exact::<Profile>(body).ok()? {
-                profile if profile.id == id => Some(profile.into()),
-                _ => None,
-            },
-            Object::Roles(id, scope) => match exact::<Roles>(body).ok()? {
-                roles if roles.id == id && roles.scope == scope => Some(roles.into()),
-                _ => None,
-            },
-        }
-    }
-}
-
-/// Takes one frame off the front of `rest`: `Ok(None)` for one of unknown kind, the kind as the
-/// error when it is malformed.
-pub(super) fn take(rest: &mut &[u8]) -> Result<Option<Frame>, u8> {
-    let (&kind, after_kind) = rest.split_first().expect("the caller checks that there is one");
-    let (len, after_len) = read_varint(after_kind).ok_or(kind)?;
-    let (body, after) = after_len.split_at_checked(len).ok_or(kind)?;
-    *rest = after;
-    Frame::from_body(kind, body).transpose().map_err(|_| kind)
-}
-
-/// Decodes a whole body; bytes left over are an error.
-fn exact<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, postcard::Error> {
-    match postcard::take_from_bytes(body)? {
-        (value, []) => Ok(value),
-        _ => Err(postcard::Error::SerdeDeCustom),
-    }
-}
-
-fn write_varint(mut value: usize, buffer: &mut [u8; 5]) -> &[u8] {
-    let mut at = 0;
-    loop {
-        buffer[at] = u8::try_from(value & 0x7f).expect("seven bits");
-        value >>= 7;
-        if value == 0 {
-            return &buffer[..=at];
-        }
-        buffer[at] |= 0x80;
-        at += 1;
-    }
-}
-
-/// A varint of at most three bytes: more than any datagram's length.
-fn read_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let mut value = 0;
-    for at in 0..3 {
-        let byte = *bytes.get(at)?;
-        value |= usize::from(byte & 0x7f) << (7 * at);
-        if byte & 0x80 == 0 {
-            return Some((value, &bytes[at + 1..]));
-        }
-    }
-    None
-}
-
-/// Decodes a sequence of at most `MAX` elements; memory grows with the bytes that are really there.
-fn limited<'de, T, D, const MAX: usize>(from: D) -> Result<Vec<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    struct Limited<T, const MAX: usize>(std::marker::PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Limited<T, MAX> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            write!(f, "at most {MAX} elements")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-            let hint = seq.size_hint().unwrap_or(0);
-            if hint > MAX {
-                return Err(A::Error::custom("too many elements"));
-            }
-            let mut values = Vec::with_capacity(hint.min(64));
-            while let Some(value) = seq.next_element()? {
-                values.push(value);
-            }
-            Ok(values)
-        }
-    }
-
-    impl<'de, T: Deserialize<'de>, const MAX: usize> DeserializeSeed<'de> for Limited<T, MAX> {
-        type Value = Vec<T>;
-
-        fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Vec<T>, D::Error> {
-            from.deserialize_seq(self)
-        }
-    }
-
-    Limited::<T, MAX>(std::marker::PhantomData).deserialize(from)
-}
-
-fn meta<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
-    let bytes = Bytes::deserialize(from)?;
-    if bytes.len() > MAX_META_BYTES {
-        return Err(D::Error::custom("metadata over the limit"));
-    }
-    Ok(bytes)
-}
-
-fn memberships<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[Membership]>, D::Error> {
-    let scopes = limited::<Membership, D, MAX_SCOPES_PER_NODE>(from)?;
-    if scopes.is_sorted_by(|a, b| a.scope < b.scope) {
-        Ok(scopes.into())
-    } else {
-        Err(D::Error::custom("scopes out of order"))
-    }
-}
-
-fn role_ops<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RoleOp>, D::Error> {
-    limited::<_, D, MAX_ROLES_PER_NODE>(from)
-}
-
-fn wants<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(Object, u64)>, D::Error> {
-    limited::<_, D, MAX_FETCHES_PER_FRAME>(from)
-}
-
-fn tables<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(Table, Summary)>, D::Error> {
-    limited::<_, D, MAX_TABLES_PER_FRAME>(from)
-}
-
-fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(NodeId, u64)>, D::Error> {
-    limited::<_, D, MAX_KNOWN_PER_PULL>(from)
-}
-
-fn buckets<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Fixed>, D::Error> {
-    let hashes = limited::<Fixed, D, MAX_BUCKETS>(from)?;
-    if hashes.len().is_power_of_two() {
-        Ok(hashes)
-    } else {
-        Err(D::Error::custom("buckets are a power of two"))
-    }
-}
-
-/// A role travels as its canonical bytes, checked on arrival.
-mod role_bytes {
-    use serde::de::{Deserializer, Error, Visitor};
-    use serde::ser::Serializer;
-
-    use crate::role::Role;
-
-    pub(super) fn serialize<S: Serializer>(role: &Role, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(role.as_bytes())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Role, D::Error> {
-        struct RoleBytes;
-
-        impl Visitor<'_> for RoleBytes {
-            type Value = Role;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("the canonical bytes of a role")
-            }
-
-            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Role, E> {
-                Role::from_wire(bytes).map_err(E::custom)
-            }
-        }
-
-        from.deserialize_bytes(RoleBytes)
-    }
 }

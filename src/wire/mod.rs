@@ -16,6 +16,7 @@
 //! described refuses the whole datagram. `docs/PROTOCOL.md` describes every byte; the vectors in
 //! `tests/wire_vectors.rs` hold it still.
 
+mod codec;
 pub mod frame;
 pub mod limits;
 
@@ -228,7 +229,7 @@ pub fn decode_frames(datagram: &[u8], frames: &mut Vec<Frame>) -> Result<(), Dec
     frames.clear();
     let mut rest = datagram.get(HEADER_BYTES..).unwrap_or_default();
     while !rest.is_empty() {
-        match frame::take(&mut rest) {
+        match codec::take(&mut rest) {
             Ok(None) => {}
             Ok(Some(_)) if frames.len() == MAX_FRAMES_PER_DATAGRAM => {
                 frames.clear();
