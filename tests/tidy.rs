@@ -1,6 +1,6 @@
-//! The rules of the house (docs/ARCHITECTURE.md), checked: reads the sources and fails with
-//! `file:line` where one is broken. Each rule is a function over source files, and has a check of
-//! its own that it bites.
+//! The rules of the house (docs/ARCHITECTURE.md), checked: reads the sources and fails with file
+//! and line where one is broken. Each rule is a function over source files, and has a check of its
+//! own that it bites.
 
 use std::collections::BTreeMap;
 use std::fs;
