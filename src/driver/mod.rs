@@ -68,6 +68,8 @@ pub(crate) struct Core {
     next_token: u64,
     started: Option<oneshot::Sender<Outcome>>,
     leaving: Vec<oneshot::Sender<Outcome>>,
+    /// How the goodbye ended; told when the socket is closed, so that its port is free by then.
+    left: Option<Outcome>,
     seeds: Vec<String>,
     resolve: bool,
     stopped: bool,
@@ -94,6 +96,7 @@ impl Shared {
             next_token: 1,
             started: None,
             leaving: Vec::new(),
+            left: None,
             seeds,
             resolve: false,
             stopped: false,
@@ -252,11 +255,7 @@ impl Core {
                     tracing::warn!(holder = %holder, "a live node has this node's name");
                 }
             }
-            Outcome::NameTaken { .. } | Outcome::Left { .. } => {
-                for waiter in self.leaving.drain(..) {
-                    let _ = waiter.send(outcome.clone());
-                }
-            }
+            Outcome::NameTaken { .. } | Outcome::Left { .. } => self.left = Some(outcome),
             Outcome::Answered { token, .. } | Outcome::Delivered { token, .. } => {
                 if let Some(waiter) = self.waiting.remove(&token) {
                     let _ = waiter.send(outcome);
@@ -289,7 +288,12 @@ impl Core {
         self.watches.clear();
         self.waiting.clear();
         self.started = None;
-        self.leaving.clear();
+        for waiter in self.leaving.drain(..) {
+            if let Some(outcome) = &self.left {
+                // Whoever called may have stopped waiting.
+                let _ = waiter.send(outcome.clone());
+            }
+        }
     }
 }
 
@@ -313,8 +317,12 @@ struct Wait {
 type Resolving = Pin<Box<dyn Future<Output = Vec<SocketAddr>> + Send>>;
 
 /// The driver's task: runs until the last handle is gone, or the node has left.
-pub(crate) async fn run(shared: Arc<Shared>, socket: NodeSocket) {
-    let guard = StopOnDrop(shared);
+pub(crate) fn run(shared: Arc<Shared>, socket: NodeSocket) -> impl Future<Output = ()> + Send {
+    // Made before the task is first polled: its runtime may end before that.
+    drive(StopOnDrop(shared), socket)
+}
+
+async fn drive(guard: StopOnDrop, socket: NodeSocket) {
     let shared = &guard.0;
     let mut driver = Driver {
         socket,
