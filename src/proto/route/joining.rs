@@ -22,6 +22,7 @@ impl Protocol {
     /// Asks addresses to let this node in. With a token, tells how many answered.
     pub(super) fn contact(&mut self, mut addrs: Vec<SocketAddr>, token: Option<u64>) {
         let own = self.members.local().node.addr();
+        let given = !addrs.is_empty();
         addrs.retain(|addr| *addr != own);
         if let Some(token) = token {
             self.joins.expect(token, addrs.clone(), self.now + self.config.join_timeout);
@@ -34,7 +35,10 @@ impl Protocol {
                 self.joins.dial(self.now, addr, seq);
             }
         }
-        self.alone_if_nobody_else();
+        // Seeds whose names do not resolve yet are somebody to wait for.
+        if given {
+            self.alone_if_nobody_else();
+        }
         self.send_joins();
     }
 
