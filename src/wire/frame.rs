@@ -317,6 +317,7 @@ pub struct Replaced {
 
 /// A change of one node's roles in one scope.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedRoles")]
 pub struct Roles {
     /// The node.
     pub id: NodeId,
@@ -328,15 +329,46 @@ pub struct Roles {
     pub to: Generation,
     /// Whether `ops` are all roles there are, rather than what changed.
     pub whole: bool,
-    /// The changes.
-    #[serde(deserialize_with = "codec::role_ops")]
+    /// The changes, in the order of their roles; none is named twice.
     pub ops: Vec<RoleOp>,
+}
+
+/// [`Roles`] as they come in.
+#[derive(Deserialize)]
+struct UncheckedRoles {
+    id: NodeId,
+    scope: ScopeId,
+    from: Generation,
+    to: Generation,
+    whole: bool,
+    #[serde(deserialize_with = "codec::role_ops")]
+    ops: Vec<RoleOp>,
+}
+
+impl TryFrom<UncheckedRoles> for Roles {
+    type Error = &'static str;
+
+    fn try_from(roles: UncheckedRoles) -> Result<Roles, &'static str> {
+        let UncheckedRoles { id, scope, from, to, whole, ops } = roles;
+        let steps = to.as_u64().checked_sub(from.as_u64()).ok_or("generations fall back")?;
+        if !ops.is_sorted_by(|a, b| a.role < b.role) {
+            return Err("roles out of order");
+        }
+        let fits = |op: &RoleOp| {
+            if whole { op.code == 0 } else { (1..=steps).contains(&(op.code >> 1)) }
+        };
+        if (whole && from != Generation::ZERO) || !ops.iter().all(fits) {
+            return Err("changes outside of their generations");
+        }
+        Ok(Roles { id, scope, from, to, whole, ops })
+    }
 }
 
 /// One role added or removed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RoleOp {
-    /// Twice the steps from `from` to the generation of this change, plus 1 for a removal.
+    /// Twice the steps from `from` to the generation of this change, plus 1 for a removal; 0 in a
+    /// whole set.
     pub code: u64,
     /// The role.
     #[serde(with = "role_bytes")]
