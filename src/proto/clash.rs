@@ -136,9 +136,17 @@ impl Clashes {
         Some(self.decide(now, name, winner, false))
     }
 
-    /// The run that was listed is not alive any more: whoever challenged it has the name.
-    pub(super) fn listed_died(&mut self, now: Instant, listed: NodeId) -> Option<Decision> {
-        self.by_name.retain(|_, clash| !(clash.kept && clash.listed.id == listed));
+    /// The run that was listed is not alive any more: whoever challenged it has the name, unless
+    /// that went to a third run already.
+    pub(super) fn listed_died(
+        &mut self,
+        now: Instant,
+        listed: NodeId,
+        replaced_by: Option<NodeId>,
+    ) -> Option<Decision> {
+        let heir = |clash: &Clash| replaced_by.is_none_or(|by| by == clash.challenger.id);
+        self.by_name
+            .retain(|_, clash| clash.listed.id != listed || (!clash.kept && heir(clash)));
         let mut clashes = self.by_name.iter();
         let (name, clash) = clashes.find(|(_, clash)| clash.listed.id == listed)?;
         let (name, winner) = (name.clone(), clash.challenger.id);

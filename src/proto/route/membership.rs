@@ -60,7 +60,8 @@ impl Protocol {
         }
         if listed.addr == challenger.addr && listed.id != self.local {
             self.replace(listed.id, challenger.id);
-            return true;
+            // A dispute about the name that ended with this may have let the run in already.
+            return self.members.find(profile.id).is_none();
         }
         let (timeout, both) = (self.config.probe_interval, (listed, challenger));
         let name = &profile.name;
@@ -71,6 +72,10 @@ impl Protocol {
 
     /// A former run enters the table as dead, so that whoever still tells of it hears that.
     fn bury(&mut self, profile: &Profile, by: NodeId) {
+        if self.members.find(profile.id).is_some() {
+            // It has its place in the table already, if under another name.
+            return;
+        }
         if matches!(self.members.apply_profile(profile), Profiled::New) {
             let claim = (State::Replaced, Incarnation(0));
             let claimed = self.members.apply_claim(self.now, profile.id, claim, Some(by));
@@ -148,6 +153,7 @@ impl Protocol {
             }
         }
         if !live {
+            // The rest is done when it rises.
             return;
         }
         for membership in self.shared_memberships(id) {
@@ -283,8 +289,9 @@ impl Protocol {
                 }
             }
         }
+        let replaced_by = (to == State::Replaced).then_some(by);
         if !to.is_live()
-            && let Some(decision) = self.clashes.listed_died(self.now, id)
+            && let Some(decision) = self.clashes.listed_died(self.now, id, replaced_by)
         {
             self.settle_clash(decision);
         }
