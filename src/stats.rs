@@ -123,7 +123,8 @@ pub struct Dropped {
     pub stranger: u64,
     /// A claim that would exceed a limit, or contradicts itself.
     pub refused: u64,
-    /// Outgoing datagrams, because the queue to the socket was full.
+    /// Outgoing datagrams, because the queue to the socket was full, or because the limit on their
+    /// size was lowered while they waited in it.
     pub send_queue_full: u64,
 }
 

@@ -202,6 +202,7 @@ impl Protocol {
         config.validate()?;
         self.health.set_max(config.max_local_health);
         self.config = config;
+        self.drop_oversized();
         // Shorter intervals hold from now on, not from the next round on.
         let probe = self.now + self.health.scale(self.config.probe_interval);
         self.probe_due = self.probe_due.min(probe);

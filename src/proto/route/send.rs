@@ -43,6 +43,15 @@ impl Protocol {
         self.outgoing.push_back(Outgoing { addr, to, payload });
     }
 
+    /// Drops what waits and is larger than is allowed now. Nobody relies on a datagram: what
+    /// matters is sent again, in smaller ones.
+    pub(super) fn drop_oversized(&mut self) {
+        let (room, before) = (self.payload_room(), self.outgoing.len());
+        self.outgoing.retain(|outgoing| outgoing.payload.len() <= room);
+        let dropped = before - self.outgoing.len();
+        self.counters.plain.dropped.send_queue_full += dropped as u64;
+    }
+
     /// Sends one frame to an address.
     pub(super) fn send(&mut self, addr: SocketAddr, to: Option<NodeId>, frame: impl Into<Frame>) {
         let mut payload = Vec::new();
