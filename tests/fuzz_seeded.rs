@@ -1,0 +1,79 @@
+//! The fuzz targets' generators, fed with seeded random bytes: what a fuzzer does for hours,
+//! `cargo test` does for a moment.
+
+#[path = "support/datagram_laws.rs"]
+mod datagram_laws;
+#[path = "support/fold.rs"]
+mod fold;
+#[path = "support/frames.rs"]
+mod frames;
+#[path = "support/world.rs"]
+mod world;
+
+use arbitrary::Unstructured;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rolecall::wire::{ClusterId, Header, begin};
+
+fn random_bytes(rng: &mut ChaCha8Rng, max: usize) -> Vec<u8> {
+    let mut bytes = vec![0; rng.random_range(0..=max)];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+#[test]
+fn nodes_withstand_arbitrary_inputs() {
+    let number = |name, default| {
+        std::env::var(name).map_or(default, |text| text.parse::<u64>().expect("a number"))
+    };
+    let first = number("FUZZ_FIRST", 0);
+    for seed in first..first + number("FUZZ_SEEDS", 1500) {
+        let bytes = random_bytes(&mut ChaCha8Rng::seed_from_u64(seed), 4096);
+        let run = std::panic::catch_unwind(|| world::run(&bytes));
+        assert!(run.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn random_bytes_obey_the_laws_of_datagrams() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut decoded = Vec::new();
+    for _ in 0..20_000 {
+        datagram_laws::check_bytes(&random_bytes(&mut rng, 200), &mut decoded);
+    }
+}
+
+#[test]
+fn generated_and_damaged_datagrams_obey_the_laws_of_datagrams() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let mut decoded = Vec::new();
+    let mut frames_seen = 0;
+    let pools = frames::Pools::new(&[]);
+    for _ in 0..10_000 {
+        let bytes = random_bytes(&mut rng, 600);
+        let mut u = Unstructured::new(&bytes);
+        let header = Header {
+            cluster: ClusterId::of("test"),
+            from: pools.id(&mut u),
+            to: Some(pools.id(&mut u)),
+        };
+        let mut datagram = Vec::new();
+        begin(header, &mut datagram);
+        let mut made = Vec::new();
+        while !u.is_empty() {
+            made.push(pools.frame(&mut u));
+        }
+        made.iter().for_each(|frame| frame.encode(&mut datagram));
+        datagram_laws::check_bytes(&datagram, &mut decoded);
+        assert_eq!(decoded, made, "a frame is decoded to itself");
+        frames_seen += decoded.len();
+        for _ in 0..4 {
+            let at = rng.random_range(0..datagram.len());
+            datagram[at] = rng.random();
+            datagram_laws::check_bytes(&datagram, &mut decoded);
+        }
+        datagram.truncate(rng.random_range(0..datagram.len()));
+        datagram_laws::check_bytes(&datagram, &mut decoded);
+    }
+    assert!(frames_seen > 50_000, "{frames_seen}");
+}

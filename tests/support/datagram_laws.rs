@@ -1,0 +1,39 @@
+//! What must hold of any bytes that claim to be a datagram: decoding never panics, takes memory in
+//! proportion to what came, and whatever was decoded is encoded to the same value again.
+
+#![allow(unreachable_pub, reason = "included by a test and by a fuzz target")]
+
+use rolecall::wire::frame::Object;
+use rolecall::wire::{Frame, HEADER_BYTES, begin, decode_frames, decode_header};
+
+/// Bytes of memory that decoded frames may take for each byte of their datagram: the largest
+/// frame in memory beside the smallest on the wire (two bytes), doubled by a growing `Vec`.
+pub const MEMORY_PER_BYTE: usize = size_of::<Frame>();
+
+/// Decodes bytes as a datagram and as the body of an object, and checks what comes of it.
+pub fn check_bytes(bytes: &[u8], frames: &mut Vec<Frame>) {
+    for object in [1, u64::MAX].into_iter().filter_map(rolecall::NodeId::from_u64) {
+        if let Some(frame) = Frame::from_object(Object::Profile(object), bytes) {
+            assert_eq!(Frame::from_object(Object::Profile(object), &frame.to_body()), Some(frame));
+        }
+    }
+    let Ok(header) = decode_header(bytes) else { return };
+    let mut again = Vec::new();
+    begin(header, &mut again);
+    assert_eq!(again, bytes[..HEADER_BYTES], "a header has one encoding");
+    *frames = Vec::new();
+    if decode_frames(bytes, frames).is_err() {
+        assert!(frames.is_empty(), "nothing of a malformed datagram counts");
+        return;
+    }
+    let memory = frames.capacity() * size_of::<Frame>();
+    assert!(memory <= MEMORY_PER_BYTE * bytes.len().max(8), "{memory} for {}", bytes.len());
+    for frame in frames.iter() {
+        frame.encode(&mut again);
+    }
+    let mut same = Vec::new();
+    // What was written with needlessly long numbers is shorter now, and never longer.
+    assert!(again.len() <= bytes.len(), "an encoding is the shortest");
+    decode_frames(&again, &mut same).expect("what was decoded is encoded well");
+    assert_eq!(&same, frames);
+}
