@@ -117,7 +117,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for node in [&ada, &dan] {
         let owner = node.scope("jobs").owner("worker", "invoice 42");
         let owner = owner.ok_or("nobody works on jobs")?;
-        answer("who works on invoice 42?", node.local_node().name(), owner);
+        answer("who works on invoice 42?", node.local_node().name(), owner.name());
     }
 
     heading("dan takes the role (\"shard\", 7) in media, and asks who has heard of it");
