@@ -335,8 +335,8 @@ fn tuning(preset: &str, file: Option<String>) -> Result<Config, Box<dyn Error>> 
     Ok(table.try_into().map_err(|error| failed(&error))?)
 }
 
-// One thread is enough for one node, and what follows a start() without an await follows it at once:
-// between the events subscribed to and the maps read nothing happens.
+// One thread is enough for one node, and nothing else runs on it between two awaits: what happens
+// before the subscription is in the maps that are read then, what happens after it is in the events.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let log = tracing_subscriber::EnvFilter::from_default_env();

@@ -67,8 +67,54 @@ impl EventHandler for Narrator {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let start = Instant::now();
     let (downs, mut seen_down) = unbounded_channel();
+
+    heading("Five nodes start; each tells what it sees");
+    let [ada, ben, cleo, dan, eve] = start_five(&downs).await?;
+    settle().await;
+
+    heading("Every node answers from its own memory, without asking anybody");
+    let (jobs, media) = (ada.scope("jobs"), dan.scope("media"));
+    answer("who is web?", "ben", ben.nodes("web").names());
+    answer("who works on jobs?", "ada", jobs.nodes("worker").names());
+    answer("what is ben?", "cleo", cleo.roles("ben"));
+    answer("who is in media?", "dan", media.all_nodes().names());
+    answer("the same, outside of media?", "ada", ada.scope("media").all_nodes().names());
+    for (who, node) in [("ada", &ada), ("dan", &dan)] {
+        let owner = node.scope("jobs").owner("worker", "invoice 42");
+        answer("who works on invoice 42?", who, owner.as_ref().map(Node::name));
+    }
+
+    heading("dan takes the role (\"shard\", 7) in media, and asks who has heard of it");
+    media.add_role(("shard", 7))?;
+    let receipt = media.delivered(media.generation()).await;
+    println!("  reached {:?}, missing {:?}", receipt.reached.names(), receipt.missing.names());
+    settle().await;
+
+    heading("eve is killed: no goodbye, its socket just closes");
+    let killed = Instant::now();
+    drop(eve);
+    let took = all_see_down("eve", 4, &mut seen_down, killed).await?;
+    println!("\n  from the kill to node-down: {took}");
+    answer("who is web?", "ben", ben.nodes("web").names());
+    answer("who works on jobs?", "ada", jobs.nodes("worker").names());
+    for node in [&ada, &ben, &cleo, &dan] {
+        let gone = node.node("eve").is_none() && node.nodes("web").names() == ["ada", "ben"];
+        ensure(gone, "eve's roles did not go with it")?;
+    }
+
+    heading("dan leaves: with a goodbye there is nothing to detect");
+    let leaving = Instant::now();
+    dan.leave().await?;
+    let took = all_see_down("dan", 3, &mut seen_down, leaving).await?;
+    println!("\n  from leave() to node-down: {took}");
+    answer("who is left?", "ada", ada.members().names());
+    ensure(ada.members().names() == ["ada", "ben", "cleo"], "the wrong nodes are left")
+}
+
+/// Starts the five, and waits until each sees the roles of all others in its scopes.
+async fn start_five(downs: &UnboundedSender<Down>) -> Result<[Cluster; 5], Box<dyn Error>> {
+    let start = Instant::now();
     let mut seeds: Vec<String> = Vec::new();
     let mut node = async |who: &'static str, roles: &[&str]| {
         let cluster = Cluster::builder(who)
@@ -82,8 +128,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         seeds.push(cluster.local_addr().to_string());
         Ok::<Cluster, Box<dyn Error>>(cluster)
     };
-
-    heading("Five nodes start; each tells what it sees");
     let ada = node("ada", &["web"]).await?;
     let ben = node("ben", &["web", "api"]).await?;
     let cleo = node("cleo", &["api"]).await?;
@@ -100,61 +144,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for node in [&ada, &ben, &cleo, &dan, &eve] {
         reach(&node.default_scope(), "web", 3).await?;
+        reach(&node.default_scope(), "api", 2).await?;
     }
     for node in [&ada, &cleo, &dan, &eve] {
         reach(&node.scope("jobs"), "worker", 3).await?;
     }
     reach(&dan.scope("media"), "encoder", 2).await?;
-    settle().await;
-
-    heading("Every node answers from its own memory, without asking anybody");
-    let (jobs, media) = (ada.scope("jobs"), dan.scope("media"));
-    answer("who is web?", "ben", ben.nodes("web").names());
-    answer("who works on jobs?", "ada", jobs.nodes("worker").names());
-    answer("what is ben?", "cleo", cleo.roles("ben"));
-    answer("who is in media?", "dan", media.all_nodes().names());
-    answer("the same, outside of media?", "ada", ada.scope("media").all_nodes().names());
-    for node in [&ada, &dan] {
-        let owner = node.scope("jobs").owner("worker", "invoice 42");
-        let owner = owner.ok_or("nobody works on jobs")?;
-        answer("who works on invoice 42?", node.local_node().name(), owner.name());
-    }
-
-    heading("dan takes the role (\"shard\", 7) in media, and asks who has heard of it");
-    media.add_role(("shard", 7))?;
-    let receipt = media.delivered(media.generation()).await;
-    println!("  reached {:?}, missing {:?}", receipt.reached.names(), receipt.missing.names());
-    settle().await;
-
-    heading("eve is killed: no goodbye, its socket just closes");
-    let killed = Instant::now();
-    drop(eve);
-    let mut last = Duration::ZERO;
-    let mut times = Vec::new();
-    for _ in 0..4 {
-        let down = next_down(&mut seen_down, "eve").await?;
-        last = down.at - killed;
-        times.push(format!("{} {last:.2?}", down.seen_by));
-    }
-    settle().await;
-    println!("\n  from the kill to node-down: {}; on all {last:.2?}", times.join(", "));
-    answer("who is web?", "ben", ben.nodes("web").names());
-    answer("who works on jobs?", "ada", jobs.nodes("worker").names());
-    for node in [&ada, &ben, &cleo, &dan] {
-        let gone = node.node("eve").is_none() && !node.nodes("web").names().contains(&"eve");
-        ensure(gone, "eve's roles did not go with it")?;
-    }
-
-    heading("dan leaves: with a goodbye there is nothing to detect");
-    let leaving = Instant::now();
-    dan.leave().await?;
-    for _ in 0..3 {
-        last = next_down(&mut seen_down, "dan").await?.at - leaving;
-    }
-    settle().await;
-    println!("\n  from leave() to node-down on all: {last:.2?}");
-    answer("who is left?", "ada", ada.members().names());
-    ensure(ada.members().names() == ["ada", "ben", "cleo"], "the wrong nodes are left")
+    Ok([ada, ben, cleo, dan, eve])
 }
 
 fn heading(text: &str) {
@@ -176,14 +172,24 @@ async fn reach(scope: &Scope, role: &'static str, count: usize) -> Result<Nodes,
     timeout(LIMIT, scope.wait_for(role, count)).await.map_err(late)
 }
 
-/// The next sight of a node-down, which must be that of `name`.
-async fn next_down(downs: &mut UnboundedReceiver<Down>, name: &str) -> Result<Down, String> {
-    let missed = format!("not every node saw {name} go down");
-    let down = timeout(LIMIT, downs.recv()).await.ok().flatten().ok_or(missed)?;
-    if down.node.name() == name {
-        return Ok(down);
+/// Waits until `count` nodes have seen `name` go down, and says how long after `since` each did.
+async fn all_see_down(
+    name: &str,
+    count: usize,
+    downs: &mut UnboundedReceiver<Down>,
+    since: Instant,
+) -> Result<String, Box<dyn Error>> {
+    let (mut took, mut last) = (Vec::new(), Duration::ZERO);
+    while took.len() < count {
+        let missed = format!("not every node saw {name} go down");
+        let Down { seen_by, node, at } =
+            timeout(LIMIT, downs.recv()).await.ok().flatten().ok_or(missed)?;
+        ensure(node.name() == name, &format!("{seen_by} saw {node} go down, which is up"))?;
+        last = last.max(at - since);
+        took.push(format!("{seen_by} {:.2?}", at - since));
     }
-    Err(format!("{} saw {} go down, which is up", down.seen_by, down.node))
+    settle().await;
+    Ok(format!("{}; on all {last:.2?}", took.join(", ")))
 }
 
 fn ensure(fine: bool, otherwise: &str) -> Result<(), Box<dyn Error>> {
