@@ -348,7 +348,7 @@ async fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("node: {error}\n{USAGE}");
+            eprintln!("node: {error} (--help lists the flags)");
             return ExitCode::from(2);
         }
     };
