@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use net::{Net, addr, scope};
 use rolecall::proto::{Command, Outcome};
-use rolecall::{Config, Event, Generation, Role};
+use rolecall::wire::frame::{Boot, Incarnation, Profile};
+use rolecall::wire::{ClusterId, Frame, Header, begin};
+use rolecall::{Config, Event, Generation, NodeId, NodeName, Role};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -375,4 +377,36 @@ fn the_same_seed_gives_the_same_trace() {
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
+}
+
+/// While the name of a live run is in dispute, a run at that one's own address claims it too: the
+/// dispute is over at once, and its challenger may have entered the table meanwhile.
+#[test]
+fn a_claim_that_decides_an_open_dispute_leaves_one_run_of_the_name() {
+    for second in [77, 78] {
+        let mut net = cluster(3, 2);
+        let header = Header { cluster: ClusterId::of("test"), from: net.id(addr(1)), to: None };
+        let claims = [(77, addr(5)), (second, addr(1))];
+        for (id, at) in claims {
+            let profile = Profile {
+                id: NodeId::from_u64(id).unwrap(),
+                boot: Boot(u64::MAX / 2 + id),
+                version: 1,
+                incarnation: Incarnation(0),
+                name: NodeName::new("n1").unwrap(),
+                addr: at,
+                meta: bytes::Bytes::new(),
+                scopes: [].into(),
+            };
+            let mut datagram = Vec::new();
+            begin(header, &mut datagram);
+            Frame::from(profile).encode(&mut datagram);
+            let host = net.hosts.get_mut(&addr(0)).unwrap();
+            host.node.handle_datagram(net.now, addr(1), &datagram).unwrap();
+            host.node.check();
+        }
+        let members = net.node(addr(0)).members();
+        assert_eq!(members.names(), ["n0", "n1"]);
+        assert_eq!(members[1].id().as_u64(), 77, "the dispute's challenger came first");
+    }
 }
