@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::builder::Builder;
 use crate::config::Config;
 use crate::driver::hub::Events;
+use crate::driver::socket::reaches;
 use crate::driver::{self, Shared};
 use crate::error::{ConfigError, JoinError, LeaveError, MetaError, RoleError, ScopeError};
 use crate::node::{Node, Nodes, ScopeName};
@@ -111,7 +112,7 @@ impl Cluster {
         let shared = &self.handle.shared;
         shared.add_seeds(&seeds);
         let mut addrs = driver::resolve(&seeds).await;
-        addrs.retain(|addr| addr.is_ipv4() == shared.bound.is_ipv4() || shared.bound.is_ipv6());
+        addrs.retain(|addr| reaches(shared.bound, *addr));
         let answered = shared
             .ask(|token| Command::Contact { addrs, token: Some(token) })
             .map_err(|_| JoinError::Stopped)?;

@@ -219,6 +219,17 @@ pub trait EventHandler: Send + Sync + 'static {
         let _ = (node, reason);
     }
 
+    /// A live node replaced its metadata.
+    fn on_node_updated(&self, node: &Node) {
+        let _ = node;
+    }
+
+    /// Another process claims the name of a live node, or this node has lost its own
+    /// ([`Event::NameConflict`]).
+    fn on_name_conflict(&self, name: &NodeName, other: SocketAddr) {
+        let _ = (name, other);
+    }
+
     /// The handler was so slow that `missed` events were dropped: re-read the maps.
     fn on_lagged(&self, missed: u64) {
         let _ = missed;
@@ -233,6 +244,7 @@ pub(crate) fn dispatch(handler: &dyn EventHandler, event: Event) {
         Event::NodeUp { node } => handler.on_node_added(&node),
         Event::NodeDown { node, reason } => handler.on_node_removed(&node, reason),
         Event::Lagged { missed } => handler.on_lagged(missed),
-        Event::NodeUpdated { .. } | Event::NameConflict { .. } => {}
+        Event::NodeUpdated { node } => handler.on_node_updated(&node),
+        Event::NameConflict { name, other } => handler.on_name_conflict(&name, other),
     }
 }

@@ -35,6 +35,9 @@ use socket::{Io, NodeSocket};
 /// Datagrams received, and datagrams sent, in one turn: the lock is held that long.
 const DATAGRAMS_PER_TURN: usize = 64;
 
+/// Watches that are kept before those that nobody reads are looked for.
+const UNUSED_WATCHES_KEPT: usize = 64;
+
 /// Garbage that no reader sees any more is looked after this often while there is some.
 const RECLAIM_PAUSE: Duration = Duration::from_millis(50);
 
@@ -64,6 +67,8 @@ pub(crate) struct Core {
     view: Arc<ClusterView>,
     pub(crate) hub: Hub,
     watches: BTreeMap<(ScopeName, Role), watch::Sender<Nodes>>,
+    /// At how many watches to look for those that nobody reads any more.
+    sweep_watches_at: usize,
     waiting: BTreeMap<u64, oneshot::Sender<Outcome>>,
     next_token: u64,
     started: Option<oneshot::Sender<Outcome>>,
@@ -92,6 +97,7 @@ impl Shared {
             view: view.clone(),
             hub: Hub::default(),
             watches: BTreeMap::new(),
+            sweep_watches_at: UNUSED_WATCHES_KEPT,
             waiting: BTreeMap::new(),
             next_token: 1,
             started: None,
@@ -188,6 +194,10 @@ impl Shared {
         if core.stopped {
             return watch::channel(nodes()).1;
         }
+        if core.watches.len() >= core.sweep_watches_at {
+            core.watches.retain(|_, watchers| watchers.receiver_count() > 0);
+            core.sweep_watches_at = UNUSED_WATCHES_KEPT.max(2 * core.watches.len());
+        }
         let key = (scope.clone(), role.clone());
         core.watches.entry(key).or_insert_with(|| watch::channel(nodes()).0).subscribe()
     }
@@ -255,7 +265,12 @@ impl Core {
                     tracing::warn!(holder = %holder, "a live node has this node's name");
                 }
             }
-            Outcome::NameTaken { .. } | Outcome::Left { .. } => self.left = Some(outcome),
+            Outcome::NameTaken { .. } | Outcome::Left { .. } => {
+                if let Some(waiter) = self.started.take() {
+                    let _ = waiter.send(outcome.clone());
+                }
+                self.left = Some(outcome);
+            }
             Outcome::Answered { token, .. } | Outcome::Delivered { token, .. } => {
                 if let Some(waiter) = self.waiting.remove(&token) {
                     let _ = waiter.send(outcome);

@@ -74,23 +74,28 @@ impl NodeSocket {
 
     /// Whether the socket can send to such an address at all.
     pub(crate) fn can_reach(&self, addr: SocketAddr) -> bool {
-        addr.is_ipv4() == self.local.is_ipv4() || self.is_dual()
-    }
-
-    fn is_dual(&self) -> bool {
-        self.local.is_ipv6() && self.local.ip().is_unspecified()
+        reaches(self.local, addr)
     }
 
     /// An IPv4 address as an IPv6 socket has to write it.
     fn reachable(&self, to: SocketAddr) -> SocketAddr {
         match to {
-            SocketAddr::V4(v4) if self.is_dual() => {
+            SocketAddr::V4(v4) if is_dual(self.local) => {
                 let ip = v4.ip().to_ipv6_mapped();
                 SocketAddr::V6(SocketAddrV6::new(ip, v4.port(), 0, 0))
             }
             other => other,
         }
     }
+}
+
+/// Whether a socket bound to `local` can send to `addr` at all.
+pub(crate) fn reaches(local: SocketAddr, addr: SocketAddr) -> bool {
+    addr.is_ipv4() == local.is_ipv4() || is_dual(local)
+}
+
+fn is_dual(local: SocketAddr) -> bool {
+    local.is_ipv6() && local.ip().is_unspecified()
 }
 
 fn classify<T>(error: io::Error) -> Io<T> {

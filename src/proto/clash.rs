@@ -145,8 +145,7 @@ impl Clashes {
         replaced_by: Option<NodeId>,
     ) -> Option<Decision> {
         let heir = |clash: &Clash| replaced_by.is_none_or(|by| by == clash.challenger.id);
-        self.by_name
-            .retain(|_, clash| clash.listed.id != listed || (!clash.kept && heir(clash)));
+        self.by_name.retain(|_, clash| clash.listed.id != listed || (!clash.kept && heir(clash)));
         let mut clashes = self.by_name.iter();
         let (name, clash) = clashes.find(|(_, clash)| clash.listed.id == listed)?;
         let (name, winner) = (name.clone(), clash.challenger.id);

@@ -30,6 +30,10 @@ const MAX_TRIES: u32 = 4;
 /// Answers of "wait" that one contact takes: enough for a name to be decided.
 const MAX_WAITS: u32 = 64;
 
+/// Answers of "again" that one contact obeys at once: a cookie, a later start stamp, a cookie that
+/// ran out meanwhile.
+const MAX_REPEATS: u32 = 6;
+
 /// How long a cookie is good for, at least: 30 s.
 const COOKIE_EPOCH_MICROS: u64 = 30_000_000;
 
@@ -89,6 +93,7 @@ struct Contact {
     cookie: u64,
     tries: u32,
     waits: u32,
+    repeats: u32,
     retry_at: Instant,
 }
 
@@ -112,7 +117,7 @@ impl Joins {
     /// Begins to ask at an address, unless that is under way. `seq` tells its answers apart.
     pub(super) fn dial(&mut self, now: Instant, addr: SocketAddr, seq: u32) {
         if self.contacts.len() < MAX_CONTACTS {
-            let contact = Contact { seq, cookie: 0, tries: 0, waits: 0, retry_at: now };
+            let contact = Contact { seq, cookie: 0, tries: 0, waits: 0, repeats: 0, retry_at: now };
             self.contacts.entry(addr).or_insert(contact);
         }
     }
@@ -132,12 +137,16 @@ impl Joins {
         self.contacts.contains_key(&addr)
     }
 
-    /// The seed wants the request repeated, with this cookie from now on if there is one.
+    /// The seed wants the request repeated, with this cookie from now on if there is one. It can
+    /// want that only so often: nobody makes this node ask for ever.
     pub(super) fn again(&mut self, now: Instant, from: SocketAddr, cookie: Option<u64>) {
         if let Some(contact) = self.contacts.get_mut(&from) {
             contact.cookie = cookie.unwrap_or(contact.cookie);
-            contact.tries = 0;
-            contact.retry_at = now;
+            contact.repeats += 1;
+            if contact.repeats <= MAX_REPEATS {
+                contact.tries = 0;
+                contact.retry_at = now;
+            }
         }
     }
 

@@ -237,7 +237,10 @@ impl Pulls {
         let mut asks = Vec::new();
         for (&token, session) in &mut self.sessions {
             let peer = session.peer;
-            for lane in session.lanes.iter_mut().filter(|lane| lane.retry_at <= now) {
+            for lane in &mut session.lanes {
+                if lane.retry_at > now || lane.tries >= MAX_TRIES {
+                    continue;
+                }
                 lane.tries += 1;
                 lane.retry_at = now + retry * lane.tries;
                 asks.push(Ask { token, peer, range: lane.range });
@@ -257,7 +260,8 @@ impl Pulls {
         let (token, complete) = self.sessions.iter().find_map(|(token, session)| {
             let idle = session.lanes.is_empty() && session.waiting.is_empty();
             let complete = idle && session.comparing == 0;
-            let given_up = session.lanes.iter().any(|lane| lane.tries > MAX_TRIES);
+            let given_up =
+                session.lanes.iter().any(|lane| lane.tries >= MAX_TRIES && lane.retry_at <= now);
             (complete || given_up || session.deadline <= now).then_some((*token, complete))
         })?;
         let session = self.sessions.remove(&token).expect("it was found just now");

@@ -50,6 +50,9 @@ macro_rules! frames {
             /// The names of all kinds, as [`Stats`](crate::Stats) lists them.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)*];
 
+            /// The kind byte of a [`Page`], which the rest of its datagram belongs to.
+            pub(crate) const PAGE_KIND: u8 = 44;
+
             /// The kind byte.
             pub const fn kind(&self) -> u8 {
                 match self { $(Frame::$name(_) => $kind,)* }

@@ -141,7 +141,11 @@ impl Pools {
     }
 
     fn table(u: &mut Unstructured<'_>) -> Table {
-        if u.ratio(1, 2).unwrap_or(false) { Table::Members } else { Table::Scope(Self::scope_id(u)) }
+        if u.ratio(1, 2).unwrap_or(false) {
+            Table::Members
+        } else {
+            Table::Scope(Self::scope_id(u))
+        }
     }
 
     pub fn object(&self, u: &mut Unstructured<'_>) -> Object {
@@ -159,10 +163,8 @@ impl Pools {
         let mut scopes: Vec<_> = SCOPES.iter().map(|name| ScopeId::of(name)).collect();
         scopes.sort_unstable();
         scopes.retain(|_| u.ratio(2, 3).unwrap_or(false));
-        let membership = |scope| Membership {
-            scope,
-            generation: Generation::from_u64(Self::generation(u)),
-        };
+        let membership =
+            |scope| Membership { scope, generation: Generation::from_u64(Self::generation(u)) };
         let scopes = scopes.into_iter().map(membership).collect();
         Profile {
             id,

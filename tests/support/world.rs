@@ -237,12 +237,7 @@ impl World {
         self.hand_over(at, from, &bytes);
     }
 
-    fn answers(
-        &self,
-        u: &mut Unstructured<'_>,
-        id: rolecall::NodeId,
-        frame: &Frame,
-    ) -> Vec<Frame> {
+    fn answers(&self, u: &mut Unstructured<'_>, id: rolecall::NodeId, frame: &Frame) -> Vec<Frame> {
         let own = |u: &mut Unstructured<'_>| Frame::from(Profile { id, ..self.pools.profile(u) });
         match frame {
             Frame::Ping(ping) if one_in(u, 8) => vec![Nack { seq: ping.seq }.into()],

@@ -22,7 +22,7 @@ impl Protocol {
         let mut frames = std::mem::take(&mut self.frames);
         let checked = self.check_datagram(datagram, &mut frames);
         match checked {
-            Ok(Some(header)) if self.phase != Phase::Stopped => {
+            Ok(header) if self.phase != Phase::Stopped => {
                 self.receive_frames(header, from, &frames, datagram.len());
             }
             Ok(_) => {}
@@ -32,18 +32,18 @@ impl Protocol {
         checked.map(drop)
     }
 
-    /// The header, if the datagram belongs to this cluster and comes from somebody else.
+    /// The header and the frames, if the datagram belongs to this cluster.
     fn check_datagram(
         &self,
         datagram: &[u8],
         frames: &mut Vec<Frame>,
-    ) -> Result<Option<Header>, DecodeError> {
+    ) -> Result<Header, DecodeError> {
         let header = decode_header(datagram)?;
         if header.cluster != self.cluster {
             return Err(DecodeError::OtherCluster);
         }
         decode_frames(datagram, frames)?;
-        Ok(Some(header))
+        Ok(header)
     }
 
     fn receive_frames(&mut self, header: Header, from: SocketAddr, frames: &[Frame], len: usize) {
@@ -68,7 +68,7 @@ impl Protocol {
         }
         let mut origin = Origin { id: header.from, addr: from, member, pulled: None };
         for frame in frames {
-            if !self.receive_frame(&mut origin, frame) {
+            if !self.receive_frame(&mut origin, frame) || self.phase == Phase::Stopped {
                 break;
             }
             origin.member = self.members.live(origin.id).is_some();
@@ -88,22 +88,12 @@ impl Protocol {
             Frame::Join(join) => return self.receive_join(*origin, join),
             Frame::JoinReply(reply) => self.receive_join_reply(*origin, reply),
             Frame::Profile(profile) => self.hear_profile(*origin, profile),
-            Frame::Alive(it) => {
-                self.hear_claim(*origin, it.id, (State::Alive, it.incarnation), None);
-            }
-            Frame::Suspect(it) => {
-                self.hear_claim(*origin, it.id, (State::Suspect, it.incarnation), Some(it.by));
-            }
-            Frame::Failed(it) => {
-                self.hear_claim(*origin, it.id, (State::Failed, it.incarnation), Some(it.by));
-            }
-            Frame::Left(it) => {
-                self.hear_claim(*origin, it.id, (State::Left, Incarnation(0)), None);
-            }
-            Frame::Replaced(it) => {
-                self.hear_claim(*origin, it.id, (State::Replaced, Incarnation(0)), Some(it.by));
-            }
-            Frame::Roles(roles) => self.hear_roles(*origin, roles),
+            Frame::Alive(_)
+            | Frame::Suspect(_)
+            | Frame::Failed(_)
+            | Frame::Left(_)
+            | Frame::Replaced(_)
+            | Frame::Roles(_) => self.receive_rumor(*origin, frame),
             Frame::Large(large) => self.receive_large(*origin, *large),
             Frame::Part(part) => self.receive_part(*origin, part),
             Frame::FetchPart(fetch) => self.receive_fetch_part(*origin, *fetch),
@@ -120,6 +110,30 @@ impl Protocol {
         true
     }
 
+    /// What somebody tells of a run. A run that is not even in the table may speak for itself only:
+    /// who cannot name a run of this cluster cannot tell of others.
+    fn receive_rumor(&mut self, origin: Origin, frame: &Frame) {
+        let known = self.members.find(origin.id).is_some();
+        let hear = |protocol: &mut Protocol, id, state, incarnation, by| {
+            let itself = id == origin.id || (id == protocol.local && state != State::Replaced);
+            if known || itself {
+                protocol.hear_claim(origin, id, (state, incarnation), by);
+            } else {
+                protocol.counters.plain.dropped.stranger += 1;
+            }
+        };
+        let never = Incarnation(0);
+        match frame {
+            Frame::Alive(it) => hear(self, it.id, State::Alive, it.incarnation, None),
+            Frame::Suspect(it) => hear(self, it.id, State::Suspect, it.incarnation, Some(it.by)),
+            Frame::Failed(it) => hear(self, it.id, State::Failed, it.incarnation, Some(it.by)),
+            Frame::Left(it) => hear(self, it.id, State::Left, never, None),
+            Frame::Replaced(it) => hear(self, it.id, State::Replaced, never, Some(it.by)),
+            Frame::Roles(roles) if known => self.hear_roles(origin, roles),
+            _ => self.counters.plain.dropped.stranger += 1,
+        }
+    }
+
     /// Requests that only a member may make, because their answers may be longer than they are or
     /// tell what is not for everybody.
     fn receive_request(&mut self, origin: Origin, frame: &Frame) {
@@ -130,6 +144,9 @@ impl Protocol {
             }
             return;
         }
+        // A forged source address gets no answer: that goes to where the member is known to be.
+        let addr = self.addr_of(origin.id).unwrap_or(origin.addr);
+        let origin = Origin { addr, ..origin };
         match frame {
             Frame::Fetch(fetch) => self.receive_fetch(origin, fetch),
             Frame::Compare(compare) => self.receive_compare(origin, compare),

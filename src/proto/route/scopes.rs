@@ -280,7 +280,9 @@ impl Protocol {
             offset: fetch.offset,
             bytes: body.slice(start..end),
         };
-        self.send(origin.addr, Some(origin.id), part);
+        // As with every request: a forged source address gets no answer.
+        let addr = self.addr_of(origin.id).unwrap_or(origin.addr);
+        self.send(addr, Some(origin.id), part);
     }
 
     /// The encoded object at the version asked for, if it is kept; else at the present one.

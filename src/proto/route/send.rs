@@ -88,7 +88,10 @@ impl Protocol {
             datagram.extend_from_slice(&payload);
             if let Some(to) = to {
                 self.tell_the_accused(to, datagram);
-                self.fill(to, datagram);
+                // What follows a page answers the pull: nothing else may.
+                if !is_page(&payload) {
+                    self.fill(to, datagram);
+                }
             }
             if datagram.len() > HEADER_BYTES {
                 debug_assert!(datagram.len() <= max, "no datagram is larger than configured");
@@ -176,6 +179,10 @@ impl Protocol {
         }
         chosen
     }
+}
+
+fn is_page(payload: &[u8]) -> bool {
+    payload.first() == Some(&Frame::PAGE_KIND)
 }
 
 /// What is claimed of a run, as a frame about it.

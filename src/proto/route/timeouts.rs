@@ -200,7 +200,7 @@ impl Protocol {
                 for id in peers {
                     let Some(addr) = self.addr_of(id) else { continue };
                     let mut payload = Vec::new();
-                    // The ping comes first: who has heard the goodbye answers no more.
+                    // The ping is what asks for an acknowledgement.
                     Frame::from(Ping { seq }).encode(&mut payload);
                     self.farewell().encode(&mut payload);
                     self.send_payload(addr, Some(id), payload);
