@@ -115,6 +115,8 @@ pub struct Dropped {
     pub other_version: u64,
     /// Of another cluster.
     pub other_cluster: u64,
+    /// Changed on the way: the checksum is wrong.
+    pub corrupt: u64,
     /// A malformed frame, or too many of them.
     pub malformed: u64,
     /// Meant for another run at this address.
@@ -134,6 +136,7 @@ impl Dropped {
         self.foreign
             + self.other_version
             + self.other_cluster
+            + self.corrupt
             + self.malformed
             + self.other_run
             + self.stranger

@@ -8,7 +8,7 @@ use std::time::Duration;
 use net::{Net, addr, scope};
 use rolecall::proto::{Command, Outcome};
 use rolecall::wire::frame::{Boot, Incarnation, Profile};
-use rolecall::wire::{ClusterId, Frame, Header, begin};
+use rolecall::wire::{ClusterId, Frame, Header, begin, finish};
 use rolecall::{Config, Event, Generation, NodeId, NodeName, Role};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -401,12 +401,13 @@ fn a_claim_that_decides_an_open_dispute_leaves_one_run_of_the_name() {
             let mut datagram = Vec::new();
             begin(header, &mut datagram);
             Frame::from(profile).encode(&mut datagram);
+            finish(&mut datagram);
             let host = net.hosts.get_mut(&addr(0)).unwrap();
             host.node.handle_datagram(net.now, addr(1), &datagram).unwrap();
             host.node.check();
         }
         let members = net.node(addr(0)).members();
         assert_eq!(members.names(), ["n0", "n1"]);
-        assert_eq!(members[1].id().as_u64(), 77, "the dispute's challenger came first");
+        assert_eq!(members[1].id().as_u64(), second, "the newest at the listed one's address");
     }
 }

@@ -68,12 +68,14 @@ impl Entry {
     }
 }
 
-/// Who a datagram goes to, and when: nobody is told the same again within `pause`.
+/// Who a datagram goes to, and when: nobody is told the same again before all `peers` of the
+/// audience have been told, and then not within `pause`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Carriage {
     pub(super) now: Instant,
     pub(super) receiver: NodeId,
     pub(super) pause: Duration,
+    pub(super) peers: usize,
 }
 
 /// The rumors of one audience.
@@ -173,12 +175,13 @@ impl Piggyback {
         let Some(queue) = self.queues.get_mut(&audience) else {
             return;
         };
-        let Carriage { now, receiver, pause } = carriage;
+        let Carriage { now, receiver, pause, peers } = carriage;
         // Time begins at zero, where nothing lies before.
-        let since = Instant::from_micros(now.as_micros().saturating_sub(micros(pause)));
+        let lately = Instant::from_micros(now.as_micros().saturating_sub(micros(pause)));
         let mut taken = Vec::new();
         for &(_, _, rumor) in queue.order.iter().take(MAX_OFFERS) {
             let entry = &queue.entries[&rumor];
+            let since = if entry.told.len() < peers { Instant::ORIGIN } else { lately };
             if entry.was_told(receiver, since) {
                 continue;
             }
@@ -234,7 +237,7 @@ mod tests {
 
     fn to(receiver: u64) -> Carriage {
         let pause = Duration::from_millis(200);
-        Carriage { now: Instant::from_micros(1000), receiver: id(receiver), pause }
+        Carriage { now: Instant::from_micros(1000), receiver: id(receiver), pause, peers: 2 }
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //! exist.
 //!
 //! ```text
-//!  0        2         3        4              12             20             28
-//!  +--------+---------+--------+--------------+--------------+--------------+----------------
-//!  | "rc"   | version | flags  | cluster      | from         | to           | frames ...
-//!  | 2 B    | 1 B     | 1 B    | 8 B hash LE  | 8 B NodeId   | 8 B NodeId   |
-//!  +--------+---------+--------+--------------+--------------+--------------+----------------
-//!                                                              0 = whoever
-//!                                                              is there
+//!  0        2         3        4              12             20             28         32
+//!  +--------+---------+--------+--------------+--------------+--------------+----------+--------
+//!  | "rc"   | version | flags  | cluster      | from         | to           | checksum | frames
+//!  | 2 B    | 1 B     | 1 B    | 8 B hash LE  | 8 B NodeId   | 8 B NodeId   | 4 B LE   | ...
+//!  +--------+---------+--------+--------------+--------------+--------------+----------+--------
+//!                                                              0 = whoever    of all
+//!                                                              is there       other bytes
 //!  a frame:  kind (1 B) | length of the body (varint) | body (postcard)
 //! ```
 //!
@@ -34,7 +34,10 @@ pub const MAGIC: [u8; 2] = *b"rc";
 /// The protocol's major version; a datagram of another one is refused.
 pub const VERSION: u8 = 1;
 /// Bytes before the first frame.
-pub const HEADER_BYTES: usize = 28;
+pub const HEADER_BYTES: usize = 32;
+/// Where the checksum stands. UDP's own is weak, and switched off on some paths; a flipped bit in a
+/// node's id or address must not become a member.
+const CHECKSUM: std::ops::Range<usize> = 28..32;
 /// Set in the flags of a sealed datagram (reserved for authenticated encryption).
 pub const FLAG_SEALED: u8 = 0b0000_0001;
 
@@ -115,6 +118,8 @@ pub(crate) enum Domain {
     Summary = 3,
     /// Rendezvous hashing, of a node and of a key.
     Owner = 4,
+    /// The bytes of a datagram.
+    Checksum = 5,
 }
 
 /// SipHash-1-3 under a fixed key: the same on every platform and in every version of rolecall.
@@ -167,6 +172,9 @@ pub enum DecodeError {
         /// Its flags.
         flags: u8,
     },
+    /// Bytes were changed on the way.
+    #[error("the checksum is wrong")]
+    Checksum,
     /// It belongs to another cluster.
     #[error("of another cluster")]
     OtherCluster,
@@ -184,7 +192,7 @@ pub enum DecodeError {
     TooManyFrames,
 }
 
-/// Starts a datagram: clears the buffer and writes the header.
+/// Starts a datagram: clears the buffer and writes the header. [`finish`] completes it.
 pub fn begin(header: Header, datagram: &mut Vec<u8>) {
     datagram.clear();
     datagram.extend_from_slice(&MAGIC);
@@ -193,9 +201,42 @@ pub fn begin(header: Header, datagram: &mut Vec<u8>) {
     datagram.extend_from_slice(&header.cluster.0.to_le_bytes());
     datagram.extend_from_slice(&header.from.as_u64().to_le_bytes());
     datagram.extend_from_slice(&header.to.map_or(0, NodeId::as_u64).to_le_bytes());
+    datagram.extend_from_slice(&[0; CHECKSUM.end - CHECKSUM.start]);
 }
 
-/// Reads a header.
+/// Completes a datagram that was begun: writes the checksum of its bytes.
+///
+/// ```
+/// use rolecall::NodeId;
+/// use rolecall::wire::{ClusterId, Header, begin, decode_header, finish};
+///
+/// let header = Header {
+///     cluster: ClusterId::of("example"),
+///     from: NodeId::from_u64(1).unwrap(),
+///     to: None,
+/// };
+/// let mut datagram = Vec::new();
+/// begin(header, &mut datagram);
+/// finish(&mut datagram);
+/// assert_eq!(decode_header(&datagram), Ok(header));
+/// datagram[13] ^= 1;
+/// assert!(decode_header(&datagram).is_err());
+/// ```
+///
+/// # Panics
+/// When the buffer holds no header.
+pub fn finish(datagram: &mut [u8]) {
+    let checksum = checksum(datagram);
+    datagram[CHECKSUM].copy_from_slice(&checksum);
+}
+
+fn checksum(datagram: &[u8]) -> [u8; 4] {
+    let (before, after) = (&datagram[..CHECKSUM.start], &datagram[CHECKSUM.end..]);
+    let [a, b, c, d, ..] = stable_hash(Domain::Checksum, &[before, after]).to_le_bytes();
+    [a, b, c, d]
+}
+
+/// Reads a header, and checks that no byte of the datagram was changed on the way.
 ///
 /// # Errors
 /// What is wrong with it; the cluster is the caller's to compare.
@@ -212,6 +253,9 @@ pub fn decode_header(datagram: &[u8]) -> Result<Header, DecodeError> {
     }
     if datagram[3] != 0 {
         return Err(DecodeError::Flags { flags: datagram[3] });
+    }
+    if datagram[CHECKSUM] != checksum(datagram) {
+        return Err(DecodeError::Checksum);
     }
     let word = |at: usize| {
         let bytes = datagram[at..at + 8].try_into().expect("eight bytes: the length was checked");

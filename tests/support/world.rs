@@ -17,7 +17,9 @@ use rolecall::wire::frame::{
     Ack, Boot, Has, Introduce, Join, JoinReply, Nack, Object, Page, Part, Profile, Roles, Same,
     Verdict,
 };
-use rolecall::wire::{ClusterId, Frame, Header, begin, decode_frames, decode_header};
+use rolecall::wire::{
+    ClusterId, Frame, HEADER_BYTES, Header, begin, decode_frames, decode_header, finish,
+};
 use rolecall::{Config, Generation, NodeName, Role};
 
 use super::fold::Fold;
@@ -172,6 +174,7 @@ impl World {
         for _ in 0..1 + below(u, 4) {
             self.pools.frame(u).encode(&mut bytes);
         }
+        finish(&mut bytes);
         self.hand_over(at, from, &bytes);
     }
 
@@ -195,6 +198,10 @@ impl World {
         }
         if one_in(u, 8) {
             bytes.truncate(below(u, bytes.len()));
+        }
+        if bytes.len() >= HEADER_BYTES && !one_in(u, 8) {
+            // As a forger would: the checksum is no secret.
+            finish(&mut bytes);
         }
         self.hand_over(at, from, &bytes);
     }
@@ -234,6 +241,7 @@ impl World {
                 answer.encode(&mut bytes);
             }
         }
+        finish(&mut bytes);
         self.hand_over(at, from, &bytes);
     }
 

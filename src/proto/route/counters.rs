@@ -39,6 +39,7 @@ impl Counters {
         *match error {
             DecodeError::Version { .. } => &mut dropped.other_version,
             DecodeError::OtherCluster => &mut dropped.other_cluster,
+            DecodeError::Checksum => &mut dropped.corrupt,
             DecodeError::Frame { .. } | DecodeError::TooManyFrames => &mut dropped.malformed,
             DecodeError::Length { .. }
             | DecodeError::Magic

@@ -14,7 +14,7 @@ use super::super::suspicion::Suspicions;
 use super::super::{Protocol, Transmit};
 use crate::node::{Generation, NodeId};
 use crate::wire::frame::{Alive, Failed, Large, Left, Object, Replaced, Suspect};
-use crate::wire::{Frame, HEADER_BYTES, Header, begin};
+use crate::wire::{Frame, HEADER_BYTES, Header, begin, finish};
 
 /// Datagrams that may wait for the driver; what is beyond it is dropped and counted.
 const MAX_OUTGOING: usize = 16_384;
@@ -95,6 +95,7 @@ impl Protocol {
             }
             if datagram.len() > HEADER_BYTES {
                 debug_assert!(datagram.len() <= max, "no datagram is larger than configured");
+                finish(datagram);
                 self.counters.sent(datagram[HEADER_BYTES], datagram.len());
                 return Some(Transmit { to: addr });
             }
@@ -122,7 +123,8 @@ impl Protocol {
         let mult = config.retransmit_mult;
         let limit = transmit_limit(mult, members.live_count());
         let pause = config.gossip_interval;
-        let carriage = Carriage { now: *now, receiver: to, pause };
+        let peers = members.peers().len();
+        let carriage = Carriage { now: *now, receiver: to, pause, peers };
         piggyback.ride(Audience::Cluster, limit, carriage, |rumor, _| {
             if rumor.subject() == to {
                 return Ride::NotForThem;
@@ -143,8 +145,9 @@ impl Protocol {
         scopes.rotate_left(first);
         for audience in scopes {
             let Audience::Scope(scope) = audience else { continue };
-            let size = roles.table(scope).map_or(0, |table| table.peers().len() + 1);
-            let limit = transmit_limit(mult, size);
+            let peers = roles.table(scope).map_or(0, |table| table.peers().len());
+            let limit = transmit_limit(mult, peers + 1);
+            let carriage = Carriage { peers, ..carriage };
             piggyback.ride(audience, limit, carriage, |rumor, from| {
                 if rumor.subject() == to {
                     return Ride::NotForThem;
