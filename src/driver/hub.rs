@@ -41,6 +41,21 @@ impl Events {
 }
 
 impl Events {
+    /// What there is to read now: events in their order, and word of those missed where they were.
+    fn try_next(&mut self) -> Option<Event> {
+        if let Ok(event) = self.queue.try_recv() {
+            return Some(event);
+        }
+        if self.missed.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        // What came before those missed may have arrived since the queue was looked at.
+        self.queue.try_recv().ok().or_else(|| match self.missed.swap(0, Ordering::AcqRel) {
+            0 => None,
+            missed => Some(Event::Lagged { missed }),
+        })
+    }
+
     /// A subscription to a node that has stopped.
     pub(crate) fn ended() -> Events {
         let (_, queue) = mpsc::channel(1);
@@ -54,10 +69,7 @@ impl Stream for Events {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
         match self.queue.poll_recv(context) {
             Poll::Ready(Some(event)) => Poll::Ready(Some(event)),
-            end => match self.missed.swap(0, Ordering::AcqRel) {
-                0 => end,
-                missed => Poll::Ready(Some(Event::Lagged { missed })),
-            },
+            end => self.try_next().map_or(end, |event| Poll::Ready(Some(event))),
         }
     }
 }
@@ -99,9 +111,11 @@ impl Subscriber {
     fn send(&self, events: &[Event], lost: &mut u64) -> bool {
         for event in events {
             let missed = self.missed.swap(0, Ordering::AcqRel);
-            // Word of what was missed comes before what follows.
+            // Word of what was missed comes before what follows, or that is missed too.
             if missed > 0 && self.queue.try_send(Event::Lagged { missed }).is_err() {
-                self.missed.fetch_add(missed, Ordering::AcqRel);
+                self.missed.fetch_add(missed + 1, Ordering::AcqRel);
+                *lost += 1;
+                continue;
             }
             match self.queue.try_send(event.clone()) {
                 Ok(()) => {}
@@ -124,12 +138,8 @@ pub(crate) fn run_handler(
 ) -> std::io::Result<()> {
     let run = move || {
         loop {
-            let lagged = || match events.missed.swap(0, Ordering::AcqRel) {
-                0 => None,
-                missed => Some(Event::Lagged { missed }),
-            };
-            let next = events.queue.try_recv().ok().or_else(lagged);
-            let Some(event) = next.or_else(|| events.queue.blocking_recv()) else { return };
+            let next = events.try_next().or_else(|| events.queue.blocking_recv());
+            let Some(event) = next else { return };
             let call = std::panic::AssertUnwindSafe(|| dispatch(&*handler, event));
             if std::panic::catch_unwind(call).is_err() {
                 panics.fetch_add(1, Ordering::Relaxed);
