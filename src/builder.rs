@@ -10,7 +10,7 @@ use rand::RngExt;
 use crate::cluster::{Cluster, Handle};
 use crate::config::Config;
 use crate::driver::hub::run_handler;
-use crate::driver::socket::{NodeSocket, advertised};
+use crate::driver::socket::{NodeSocket, advertised, has_runtime};
 use crate::driver::{self, Shared};
 use crate::error::{MetaError, StartError};
 use crate::event::EventHandler;
@@ -197,7 +197,7 @@ impl Builder {
         if len > max {
             return Err(MetaError::TooLarge { len, max }.into());
         }
-        if tokio::runtime::Handle::try_current().is_err() {
+        if !has_runtime() {
             return Err(StartError::NoRuntime);
         }
         let bind = resolve_one(&self.bind).await?;

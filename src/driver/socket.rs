@@ -2,12 +2,26 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::UdpSocket;
 
 /// An address of a documentation network (RFC 5737): asked only for the route to it, never sent to.
 const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+
+/// Whether this is called on a tokio runtime with I/O and time enabled. tokio has no way to ask:
+/// what is missing shows as a panic of the first call that needs it.
+pub(crate) fn has_runtime() -> bool {
+    let needed = || {
+        drop(tokio::time::sleep(Duration::ZERO));
+        // Whether a socket can be had at all is told when the node's own is bound.
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.set_nonblocking(true)?;
+        UdpSocket::from_std(socket)
+    };
+    tokio::runtime::Handle::try_current().is_ok() && std::panic::catch_unwind(needed).is_ok()
+}
 
 /// A bound socket. One bound to an IPv6 wildcard serves IPv4 too.
 #[derive(Debug)]
