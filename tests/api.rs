@@ -577,6 +577,17 @@ mod start_errors {
         assert!(no_runtime, "{polled:?}");
     }
 
+    #[test]
+    fn a_runtime_without_io_or_time() {
+        let builder = tokio::runtime::Builder::new_current_thread;
+        for runtime in
+            [builder().build(), builder().enable_io().build(), builder().enable_time().build()]
+        {
+            let error = runtime.unwrap().block_on(node("a").start()).unwrap_err();
+            assert!(matches!(error, StartError::NoRuntime), "{error:?}");
+        }
+    }
+
     #[tokio::test]
     async fn leave_nothing_behind() {
         let port = free_port();
@@ -645,14 +656,14 @@ mod joining {
         eventually(|| a.members().len() == 2 && b.members().len() == 2).await;
         // Alone in its list, it has nobody to wait for.
         let bind = format!("127.0.0.1:{}", free_port());
-        let config = Config { join_timeout: Duration::from_secs(600), ..Config::local() };
+        let config = Config { join_timeout: Duration::from_mins(10), ..Config::local() };
         within(node("c").bind(&bind).seed(&bind).config(config).start()).await.unwrap();
     }
 
     #[tokio::test]
     async fn start_waits_for_a_seed_that_does_not_resolve_as_for_one_that_is_silent() {
         // "nonsense" has no port: it never resolves, and asks no name server.
-        let config = Config { join_timeout: Duration::from_secs(600), ..Config::local() };
+        let config = Config { join_timeout: Duration::from_mins(10), ..Config::local() };
         let start = node("a").seed("nonsense").config(config).start();
         let waited = tokio::time::timeout(Duration::from_millis(500), start).await;
         assert!(waited.is_err(), "it returned before join_timeout");

@@ -940,7 +940,7 @@ mod defects {
     async fn d6_d7_d8_a_hung_peer_costs_the_others_nothing() {
         // Slow suspicion, so that the hung node is a member all the while.
         let config =
-            Config { probe_interval: std::time::Duration::from_secs(600), ..with_quick_pull() };
+            Config { probe_interval: std::time::Duration::from_mins(10), ..with_quick_pull() };
         let [a, b] = nodes_with(config.clone(), |builder| builder).await;
         let hung = node("hung").config(config.clone()).seed(seed(&a)).role("stuck");
         let hung = Puppet::start(hung).await;
@@ -1105,7 +1105,7 @@ mod defects {
     #[tokio::test]
     async fn d19_pull_timeout_bounds_what_waits_for_a_hung_peer() {
         let config = Config {
-            probe_interval: std::time::Duration::from_secs(600),
+            probe_interval: std::time::Duration::from_mins(10),
             pull_timeout: std::time::Duration::from_millis(300),
             ..Config::local()
         };

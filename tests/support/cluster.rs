@@ -25,7 +25,7 @@ pub fn node(name: &str) -> Builder {
 
 /// A tuning in which nothing is ever found by the periodic pull.
 pub fn without_pull() -> Config {
-    Config { pull_interval: Duration::from_secs(3600), ..Config::local() }
+    Config { pull_interval: Duration::from_hours(1), ..Config::local() }
 }
 
 /// A tuning in which the periodic pull comes very often.
@@ -83,10 +83,8 @@ pub fn eventually(mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
 pub fn within<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
     let at = Location::caller();
     async move {
-        match tokio::time::timeout(LIMIT, future).await {
-            Ok(value) => value,
-            Err(_) => panic!("it hangs: {at}"),
-        }
+        let value = tokio::time::timeout(LIMIT, future).await;
+        value.unwrap_or_else(|_| panic!("it hangs: {at}"))
     }
 }
 
@@ -126,7 +124,7 @@ pub async fn until(events: &mut Events, last: &str) -> Vec<String> {
         match tokio::time::timeout(LIMIT, events.next()).await {
             Ok(Some(event)) => heard.push(text(&event)),
             Ok(None) => panic!("the stream ended before {last:?}: {heard:?}"),
-            Err(_) => panic!("{last:?} never came: {heard:?}"),
+            Err(elapsed) => panic!("{last:?} never came: {elapsed}: {heard:?}"),
         }
     }
     heard
