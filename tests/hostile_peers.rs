@@ -14,9 +14,7 @@ use fold::Fold;
 use frames::{addr, id};
 use rolecall::proto::{Command, LocalNode, Protocol};
 use rolecall::time::Instant;
-use rolecall::wire::frame::{
-    Alive, Boot, Failed, Incarnation, Membership, Profile, RoleOp, Roles,
-};
+use rolecall::wire::frame::{Alive, Boot, Failed, Incarnation, Membership, Profile, RoleOp, Roles};
 use rolecall::wire::{ClusterId, DecodeError, Frame, Header, ScopeId, begin};
 use rolecall::{Config, Generation, NodeName, Role, ScopeName};
 

@@ -354,9 +354,7 @@ fn roles_over_their_limits_are_refused() {
     let max = u32::try_from(MAX_ROLES_PER_NODE).unwrap();
     assert!(Frame::from_object(object, &many(max)).is_some());
     assert!(Frame::from_object(object, &many(max + 1)).is_none());
-    let long = |len| Roles {
-        ops: vec![RoleOp { code: 0, role: Role::from("x".repeat(len)) }],
-        ..whole()
-    };
+    let long =
+        |len| Roles { ops: vec![RoleOp { code: 0, role: Role::from("x".repeat(len)) }], ..whole() };
     limit(long(MAX_ROLE_BYTES - 8), long(MAX_ROLE_BYTES + 1));
 }

@@ -34,6 +34,10 @@ pub struct Net {
     pub config: Config,
     pub hosts: BTreeMap<SocketAddr, Host>,
     pub loss: f64,
+    /// The share of datagrams that arrive twice.
+    pub duplication: f64,
+    /// Every datagram that was sent, when and from where to where, if somebody asked for that.
+    pub log: Option<Vec<(Instant, SocketAddr, SocketAddr, Vec<u8>)>>,
     /// Pairs that cannot hear each other.
     pub cut: BTreeSet<(SocketAddr, SocketAddr)>,
     pub tap: Option<Tap>,
@@ -61,6 +65,8 @@ impl Net {
             config,
             hosts: BTreeMap::new(),
             loss: 0.0,
+            duplication: 0.0,
+            log: None,
             cut: BTreeSet::new(),
             tap: None,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -165,10 +171,18 @@ impl Net {
             if let Some(tap) = &mut self.tap {
                 tap(at, transmit.to, &datagram);
             }
+            if let Some(log) = &mut self.log {
+                log.push((self.now, at, transmit.to, datagram.clone()));
+            }
             // Every die is thrown, so that masking one fault does not shift the others.
             let lost = self.rng.random_bool(self.loss);
-            let latency = Duration::from_micros(self.rng.random_range(500..1500));
-            if !lost && !self.cut.contains(&(at, transmit.to)) {
+            let twice = self.rng.random_bool(self.duplication);
+            let latency = || Duration::from_micros(self.rng.random_range(500..1500));
+            let latencies = std::iter::repeat_with(latency).take(2).collect::<Vec<_>>();
+            if lost || self.cut.contains(&(at, transmit.to)) {
+                continue;
+            }
+            for latency in latencies.into_iter().take(1 + usize::from(twice)) {
                 self.sent += 1;
                 let key = (self.now + latency, self.sent);
                 self.flying.insert(key, (at, transmit.to, datagram.clone()));
