@@ -12,7 +12,7 @@ use arbitrary::Unstructured;
 use net::{Net, addr};
 use proptest::prelude::*;
 use rolecall::Config;
-use rolecall::wire::{ClusterId, Frame, Header, begin, decode_frames, decode_header};
+use rolecall::wire::{ClusterId, Frame, Header, begin, decode_frames, decode_header, finish};
 
 const SCOPES: [&str; 3] = ["x", "y", "z"];
 const NODES: u16 = 5;
@@ -108,6 +108,7 @@ proptest! {
             prop_assert_eq!(datagram.len(), len);
             frame.encode(&mut datagram);
         }
+        finish(&mut datagram);
         prop_assert_eq!(decode_header(&datagram), Ok(header));
         let mut received = Vec::new();
         prop_assert_eq!(decode_frames(&datagram, &mut received), Ok(()));

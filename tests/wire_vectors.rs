@@ -19,7 +19,7 @@ use rolecall::wire::limits::{
 };
 use rolecall::wire::{
     ClusterId, DecodeError, Frame, HEADER_BYTES, Header, ScopeId, begin, decode_frames,
-    decode_header,
+    decode_header, finish,
 };
 use rolecall::{Generation, MAX_META_BYTES, MAX_ROLE_BYTES, NodeId, NodeName, Role, role};
 
@@ -159,6 +159,7 @@ fn datagram(frames: &[Frame]) -> Vec<u8> {
     let mut bytes = Vec::new();
     begin(header(), &mut bytes);
     frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    finish(&mut bytes);
     bytes
 }
 
@@ -193,6 +194,7 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
     let to_all = Header { to: None, ..header() };
     let mut bytes = Vec::new();
     begin(to_all, &mut bytes);
+    finish(&mut bytes);
     let mut all = vec![("header", datagram(&[])), ("header to whoever is there", bytes)];
     all.extend(frames().iter().map(|(name, frame)| (*name, encoded(frame))));
     let gossip = [Ping { seq: 1 }.into(), profile().into(), roles().into()];
@@ -248,7 +250,8 @@ fn every_truncation_is_refused_or_leaves_whole_frames() {
             } else if len >= HEADER_BYTES {
                 let mut decoded = Vec::new();
                 let whole = decode_frames(&bytes[..len], &mut decoded).is_ok();
-                assert_eq!(whole, datagram(&decoded) == bytes[..len], "cut at {len}");
+                let same = datagram(&decoded)[HEADER_BYTES..] == bytes[HEADER_BYTES..len];
+                assert_eq!(whole, same, "cut at {len}");
             }
         }
     }
@@ -268,12 +271,19 @@ fn headers_that_are_not_ours_are_refused() {
     let broken = |at: usize, byte: u8| {
         let mut bytes = datagram(&[]);
         bytes[at] = byte;
+        finish(&mut bytes);
         decode_header(&bytes)
     };
     assert_eq!(broken(0, b'x'), Err(DecodeError::Magic));
     assert_eq!(broken(2, 9), Err(DecodeError::Version { version: 9 }));
     assert_eq!(broken(3, 1), Err(DecodeError::Flags { flags: 1 }));
     assert_eq!(broken(12, 0), Err(DecodeError::NoSender));
+    let mut changed = datagram(&[Ping { seq: 1 }.into()]);
+    for at in 4..changed.len() {
+        changed[at] ^= 1;
+        assert_eq!(decode_header(&changed), Err(DecodeError::Checksum), "byte {at}");
+        changed[at] ^= 1;
+    }
     let len = 65_508;
     assert_eq!(decode_header(&vec![0; len]), Err(DecodeError::Length { len }));
 }
