@@ -336,7 +336,7 @@ fn tuning(preset: &str, file: Option<String>) -> Result<Config, Box<dyn Error>> 
 }
 
 // One thread is enough for one node, and nothing else runs on it between two awaits: what happens
-// before the subscription is in the maps that are read then, what happens after it is in the events.
+// before the subscription is in the maps that are read then, what happens after it in the events.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let log = tracing_subscriber::EnvFilter::from_default_env();

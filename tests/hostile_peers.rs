@@ -15,7 +15,7 @@ use frames::{addr, id};
 use rolecall::proto::{Command, LocalNode, Protocol};
 use rolecall::time::Instant;
 use rolecall::wire::frame::{Alive, Boot, Failed, Incarnation, Membership, Profile, RoleOp, Roles};
-use rolecall::wire::{ClusterId, DecodeError, Frame, Header, ScopeId, begin};
+use rolecall::wire::{ClusterId, DecodeError, Frame, Header, ScopeId, begin, finish};
 use rolecall::{Config, Generation, NodeName, Role, ScopeName};
 
 /// A node called "n0" at machine 0, and what a user hears of it.
@@ -47,6 +47,7 @@ impl Victim {
         let header = Header { cluster: ClusterId::of("test"), from: id(from), to: None };
         begin(header, &mut datagram);
         frame.into().encode(&mut datagram);
+        finish(&mut datagram);
         let heard = self.node.handle_datagram(self.now, addr(from as usize), &datagram);
         self.settle();
         heard
@@ -151,13 +152,14 @@ fn a_challenger_that_is_a_member_under_another_name_stays_what_it_is() {
 fn roles_of_a_scope_left_while_held_dead_do_not_come_back() {
     let mut victim = Victim::new();
     victim.hear(2, profile(2, "b", 2)).unwrap();
+    victim.hear(3, profile(3, "c", 3)).unwrap();
     victim.hear(2, delta(2, (0, 1), &[(2, "web")])).unwrap();
     let (id, by) = (id(2), id(3));
     victim.hear(3, Failed { id, incarnation: Incarnation(0), by }).unwrap();
     let none: Arc<[Membership]> = Arc::from([]);
     victim.hear(3, Profile { version: 2, scopes: none, ..profile(2, "b", 2) }).unwrap();
     victim.hear(3, Alive { id, incarnation: Incarnation(1) }).unwrap();
-    assert_eq!(victim.node.members().names(), ["b", "n0"]);
+    assert_eq!(victim.node.members().names(), ["b", "c", "n0"]);
     assert!(victim.node.roles("default", id).is_empty());
 }
 
@@ -169,6 +171,7 @@ fn a_lowered_limit_on_datagrams_holds_for_those_that_wait() {
     begin(Header { cluster: ClusterId::of("test"), from: id(2), to: None }, &mut datagram);
     Frame::from(profile(2, "b", 2)).encode(&mut datagram);
     Frame::from(rolecall::wire::frame::Introduce).encode(&mut datagram);
+    finish(&mut datagram);
     victim.node.handle_datagram(victim.now, addr(2), &datagram).unwrap();
     let small = Config { max_datagram_bytes: 512, ..Config::lan() };
     victim.node.handle_command(victim.now, Command::Reconfigure(Box::new(small))).unwrap();
