@@ -3,6 +3,13 @@
 //! `cargo bench --bench datagram`. A row is the median and the 99th percentile of the means of
 //! batches; bytes are those of the datagram, in megabytes per second at the median.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_lossless,
+    reason = "small numbers, in a test"
+)]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
@@ -13,7 +20,9 @@ use rolecall::time::Instant;
 use rolecall::wire::frame::{
     Alive, Boot, Incarnation, Membership, Page, Ping, Profile, RoleOp, Roles, Table,
 };
-use rolecall::wire::{ClusterId, Frame, Header, ScopeId, begin, decode_frames, decode_header};
+use rolecall::wire::{
+    ClusterId, Frame, Header, ScopeId, begin, decode_frames, decode_header, finish,
+};
 use rolecall::{Config, Generation, NodeId, NodeName, Role, ScopeName};
 
 const BATCH: u32 = 100;
@@ -55,6 +64,7 @@ fn datagram(to: Option<NodeId>, frames: &[Frame]) -> Vec<u8> {
     let mut bytes = Vec::new();
     begin(Header { cluster: ClusterId::of("bench"), from: id(1), to }, &mut bytes);
     frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    finish(&mut bytes);
     bytes
 }
 
@@ -110,10 +120,10 @@ fn node(members: u64) -> Protocol {
         node.handle_datagram(Instant::ORIGIN, from, &bytes).expect("well formed");
     }
     // Let it tell the news of so many nodes, so that none of that rides along.
-    let (mut now, mut out) = (Instant::ORIGIN, Vec::new());
+    let mut out = Vec::new();
     while node.stats().piggyback_queue > 0 {
         drain(&mut node, &mut out);
-        now = node.poll_timeout().expect("gossip goes on");
+        let now = node.poll_timeout().expect("gossip goes on");
         assert!(now < TOLD, "the news takes a few hundred rounds");
         node.handle_timeout(now);
     }
@@ -138,6 +148,7 @@ fn main() {
         measure(&format!("encode {what}"), bytes.len(), |_| {
             begin(header, &mut out);
             frames.iter().for_each(|frame| frame.encode(&mut out));
+            finish(&mut out);
             black_box(&out);
         });
     }

@@ -1,6 +1,13 @@
 //! What peers must not be able to do to a node, whatever they send. Each test here is a rule that
 //! the fuzz target `protocol` once saw broken.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_lossless,
+    reason = "small numbers, in a test"
+)]
+
 #[path = "support/fold.rs"]
 mod fold;
 #[path = "support/frames.rs"]

@@ -2,6 +2,12 @@
 //! another one said; now and then a value is anything at all. Used by the fuzz targets `datagram`
 //! and `protocol`, and seeded by `tests/fuzz_seeded.rs`.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_lossless,
+    reason = "small numbers, in a test"
+)]
 #![allow(dead_code, unreachable_pub, reason = "each user takes its own part")]
 
 use std::net::SocketAddr;

@@ -1,5 +1,11 @@
 //! What nodes say to each other and to their users, as text in which every run has a short name.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_lossless,
+    reason = "small numbers, in a test"
+)]
 #![allow(unreachable_pub, reason = "a part of a test")]
 
 use std::collections::BTreeMap;

@@ -3,6 +3,12 @@
 //! After each input everything that must hold is checked. Used by the fuzz target `protocol`, and
 //! seeded by `tests/fuzz_seeded.rs`.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_lossless,
+    reason = "small numbers, in a test"
+)]
 #![allow(dead_code, unreachable_pub, reason = "included by a test and by a fuzz target")]
 
 use std::collections::VecDeque;
@@ -99,7 +105,7 @@ fn config(u: &mut Unstructured<'_>) -> Config {
 impl World {
     fn new(u: &mut Unstructured<'_>) -> World {
         let mut hosts: Vec<Host> = Vec::new();
-        for n in 0..1 + below(u, 2) {
+        for n in 0..=below(u, 2) {
             // Sometimes both want one name, or sit at one address behind the other's back.
             let name = if one_in(u, 8) { 0 } else { n };
             let config = config(u);
@@ -171,7 +177,7 @@ impl World {
         };
         let mut bytes = Vec::new();
         begin(Header { cluster: ClusterId::of(CLUSTER), from: id, to }, &mut bytes);
-        for _ in 0..1 + below(u, 4) {
+        for _ in 0..=below(u, 4) {
             self.pools.frame(u).encode(&mut bytes);
         }
         finish(&mut bytes);
@@ -208,7 +214,7 @@ impl World {
 
     /// The network does its work for once: datagrams between the real nodes, in any order.
     fn carry(&mut self, u: &mut Unstructured<'_>) {
-        for _ in 0..1 + below(u, 32) {
+        for _ in 0..=below(u, 32) {
             let real = |sent: &Sent| (0..self.hosts.len()).find(|n| addr(*n) == sent.to);
             let between: Vec<usize> =
                 (0..self.wire.len()).filter(|n| real(&self.wire[*n]).is_some()).collect();
@@ -339,7 +345,7 @@ impl World {
     /// Time passes as the node wants it.
     fn wait(&mut self, u: &mut Unstructured<'_>, at: usize) {
         let mut at_once = 0;
-        for _ in 0..1 + below(u, 64) {
+        for _ in 0..=below(u, 64) {
             let Some(due) = self.hosts[at].node.poll_timeout() else { break };
             at_once = if due <= self.now { at_once + 1 } else { 0 };
             assert!(at_once <= MAX_TIMEOUTS_AT_ONCE, "time stands still");
