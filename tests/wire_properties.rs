@@ -64,7 +64,7 @@ fn apply(net: &mut Net, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
     fn followers_end_where_their_writers_are(
