@@ -39,7 +39,7 @@ impl Frame {
         fits
     }
 
-    /// The body alone, as it is sent in [`Part`]s.
+    /// The body alone, as it is sent in [`Part`](super::frame::Part)s.
     pub fn to_body(&self) -> Vec<u8> {
         self.body_to(Vec::new())
     }
