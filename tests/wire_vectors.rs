@@ -310,7 +310,14 @@ fn lists_over_their_limits_are_refused() {
     let fetch = |count| Fetch { wants: vec![(object, 0); count] };
     limit(fetch(MAX_FETCHES_PER_FRAME), fetch(MAX_FETCHES_PER_FRAME + 1));
     let summary = (Table::Members, Summary { count: 1, hash: 2 });
-    let compare = |count| Compare { token: 1, mutual: true, tables: vec![summary; count] };
+    let compare = |count: usize| {
+        let scopes = (0..count).map(|n| Table::Scope(ScopeId::of(&n.to_string())));
+        let mut tables: Vec<_> = scopes.map(|table| (table, summary.1)).collect();
+        tables.sort_unstable_by_key(|(table, _)| *table);
+        Compare { token: 1, mutual: true, tables }
+    };
+    let twice = Compare { tables: vec![summary; 2], ..compare(1) };
+    limit(compare(1), twice);
     limit(compare(MAX_TABLES_PER_FRAME), compare(MAX_TABLES_PER_FRAME + 1));
     limit(buckets(MAX_BUCKETS), buckets(2 * MAX_BUCKETS));
     limit(buckets(1), buckets(0));

@@ -56,16 +56,12 @@ impl Rumor {
 #[derive(Clone, Debug)]
 struct Entry {
     sent: u32,
+    /// Rounds of gossip that it was there for, sent or not.
+    rounds: u32,
     age: u64,
     from: Generation,
     /// Who has heard it here, or told it, and when: each entry is one ride, so they are few.
     told: Vec<(NodeId, Instant)>,
-}
-
-impl Entry {
-    fn was_told(&self, receiver: NodeId, since: Instant) -> bool {
-        self.told.iter().any(|(id, at)| *id == receiver && *at >= since)
-    }
 }
 
 /// Who a datagram goes to, and when: nobody is told the same again before all `peers` of the
@@ -136,7 +132,7 @@ impl Piggyback {
         let from = queue.entries.get(&rumor).map_or(from, |entry| entry.from.min(from));
         self.next_age += 1;
         let told = teller.into_iter().collect();
-        queue.insert(rumor, Entry { sent: 0, age: self.next_age, from, told });
+        queue.insert(rumor, Entry { sent: 0, rounds: 0, age: self.next_age, from, told });
         self.fresh = true;
     }
 
@@ -148,6 +144,18 @@ impl Piggyback {
     /// Whether something was added since the last call: worth a round at once.
     pub(super) fn take_fresh(&mut self) -> bool {
         std::mem::take(&mut self.fresh)
+    }
+
+    /// A round of gossip is over. What nobody is left to hear goes after `rounds` of them.
+    pub(super) fn end_round(&mut self, rounds: u32) {
+        for queue in self.queues.values_mut() {
+            queue.entries.values_mut().for_each(|entry| entry.rounds += 1);
+            let over = queue.entries.iter().filter(|(_, entry)| entry.rounds > rounds);
+            for rumor in over.map(|(rumor, _)| *rumor).collect::<Vec<_>>() {
+                queue.remove(rumor);
+            }
+        }
+        self.queues.retain(|_, queue| !queue.entries.is_empty());
     }
 
     /// Those who have something to hear.
@@ -181,8 +189,8 @@ impl Piggyback {
         let mut taken = Vec::new();
         for &(_, _, rumor) in queue.order.iter().take(MAX_OFFERS) {
             let entry = &queue.entries[&rumor];
-            let since = if entry.told.len() < peers { Instant::ORIGIN } else { lately };
-            if entry.was_told(receiver, since) {
+            let once = entry.told.len() < peers;
+            if entry.told.iter().any(|(id, at)| *id == receiver && (once || *at > lately)) {
                 continue;
             }
             match offer(rumor, entry.from) {
@@ -281,6 +289,18 @@ mod tests {
         assert_eq!(count(to(8)), 0);
         let later = Carriage { now: Instant::from_micros(300_000), ..to(8) };
         assert_eq!(count(later), 1);
+    }
+
+    #[test]
+    fn what_nobody_is_left_to_hear_goes_in_the_end() {
+        let mut piggyback = Piggyback::default();
+        piggyback.spread(rumor(1), Generation::ZERO, None);
+        for _ in 0..3 {
+            piggyback.ride(Audience::Cluster, 9, to(8), |_, _| Ride::NotForThem);
+            assert!(!piggyback.is_empty());
+            piggyback.end_round(2);
+        }
+        assert!(piggyback.is_empty());
     }
 
     #[test]

@@ -172,7 +172,12 @@ pub(super) fn wants<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(Object, u
 pub(super) fn tables<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Vec<(Table, Summary)>, D::Error> {
-    limited::<_, D, MAX_TABLES_PER_FRAME>(from)
+    let tables = limited::<(Table, Summary), D, MAX_TABLES_PER_FRAME>(from)?;
+    if tables.is_sorted_by(|a, b| a.0 < b.0) {
+        Ok(tables)
+    } else {
+        Err(D::Error::custom("tables out of order"))
+    }
 }
 
 pub(super) fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(NodeId, u64)>, D::Error> {

@@ -456,7 +456,7 @@ pub struct Compare {
     pub token: u32,
     /// Whether the receiver should compare in turn when something differs.
     pub mutual: bool,
-    /// The tables that both nodes should have.
+    /// The tables that both nodes should have, in their order, each once.
     #[serde(deserialize_with = "codec::tables")]
     pub tables: Vec<(Table, Summary)>,
 }

@@ -245,7 +245,9 @@ impl Pools {
             let count = any(u);
             (Self::table(u), Summary { count, hash: any(u) })
         });
-        let tables = tables.collect();
+        let mut tables: Vec<(Table, Summary)> = tables.collect();
+        tables.sort_unstable_by_key(|(table, _)| *table);
+        tables.dedup_by_key(|(table, _)| *table);
         Compare { token: self.number(u), mutual: any(u), tables }
     }
 

@@ -58,7 +58,9 @@ impl Protocol {
         let shared = scopes.into_iter().map(Table::Scope);
         let tables = std::iter::once(Table::Members).chain(shared);
         let tables = tables.take(room.min(MAX_TABLES_PER_FRAME));
-        let tables = tables.filter_map(|table| Some((table, self.summary(table)?))).collect();
+        let tables = tables.filter_map(|table| Some((table, self.summary(table)?)));
+        let mut tables: Vec<(Table, Summary)> = tables.collect();
+        tables.sort_unstable_by_key(|(table, _)| *table);
         self.send_to(peer, Compare { token, mutual, tables });
     }
 

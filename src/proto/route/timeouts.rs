@@ -3,7 +3,7 @@
 use super::super::detector::Ended;
 use super::super::goodbye::{Goodbye, Progress};
 use super::super::health::Sign;
-use super::super::piggyback::Audience;
+use super::super::piggyback::{Audience, transmit_limit};
 use super::super::timer::Timer;
 use super::super::{Outcome, Phase, Protocol};
 use crate::node::NodeId;
@@ -150,6 +150,9 @@ impl Protocol {
                 self.send_payload(addr, Some(id), Vec::new());
             }
         }
+        // Half of the rounds would do: the datagrams of each are several.
+        let limit = transmit_limit(self.config.retransmit_mult, self.members.live_count());
+        self.piggyback.end_round(2 * limit);
         if !self.piggyback.is_empty() {
             let next = self.now + self.config.gossip_interval;
             self.timers.set_earlier(Timer::Gossip, next);
