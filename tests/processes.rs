@@ -246,6 +246,46 @@ fn a_stopped_process_catches_up_when_it_goes_on() {
     assert!(processes[0].picture("default")[3].1.contains(&"new".to_string()));
 }
 
+/// 1,000 quick changes in each of ten processes, one of which stands still for 5 s in the middle.
+#[test]
+fn nothing_is_lost_when_all_change_and_one_stands_still() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    let mut processes = cluster(&names);
+    let change = |process: &mut Process, n: u32| {
+        if n.is_multiple_of(2) {
+            process.tell(&format!("add role-{}", n % 40));
+        } else {
+            process.tell(&format!("remove role-{}", (n * 7 + 13) % 40));
+        }
+    };
+    for n in 0..500 {
+        processes.iter_mut().for_each(|process| change(process, n));
+    }
+    processes[9].signal("-STOP");
+    let stopped = Instant::now();
+    for n in 500..1000 {
+        processes[..9].iter_mut().for_each(|process| change(process, n));
+    }
+    std::thread::sleep(Duration::from_secs(5).saturating_sub(stopped.elapsed()));
+    processes[9].signal("-CONT");
+    let went_on = Instant::now();
+    for n in 500..1000 {
+        change(&mut processes[9], n);
+    }
+    for process in &mut processes {
+        process.tell("add last");
+    }
+    let mut pictures = Vec::new();
+    eventually("all views are equal, with every last change", || {
+        pictures = processes.iter_mut().map(|process| process.picture("default")).collect();
+        let last = |(_, roles): &(String, Vec<String>)| roles.contains(&"last".to_string());
+        pictures.windows(2).all(|pair| pair[0] == pair[1])
+            && pictures[0].len() == 10
+            && pictures[0].iter().all(last)
+    });
+    println!("all views equal {:.1?} after the stopped one went on", went_on.elapsed());
+}
+
 /// Kills `b` of three, starts it again with another role and the given flags, and watches that
 /// nobody ever shows both runs.
 fn restart_of_b(flags: impl Fn(&str) -> Vec<String>) {

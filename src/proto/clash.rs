@@ -136,15 +136,19 @@ impl Clashes {
         Some(self.decide(now, name, winner, false))
     }
 
-    /// The run that was listed is not alive any more: whoever challenged it has the name, unless
-    /// that went to a third run already.
+    /// The run that was listed is not alive any more: a newer one that challenged it has the name,
+    /// unless that went to a third run already. An older one proves nothing by that: who was
+    /// listed may just be cut off.
     pub(super) fn listed_died(
         &mut self,
         now: Instant,
         listed: NodeId,
         replaced_by: Option<NodeId>,
     ) -> Option<Decision> {
-        let heir = |clash: &Clash| replaced_by.is_none_or(|by| by == clash.challenger.id);
+        let heir = |clash: &Clash| {
+            let newer = clash.challenger.boot >= clash.listed.boot;
+            newer && replaced_by.is_none_or(|by| by == clash.challenger.id)
+        };
         self.by_name.retain(|_, clash| clash.listed.id != listed || (!clash.kept && heir(clash)));
         let mut clashes = self.by_name.iter();
         let (name, clash) = clashes.find(|(_, clash)| clash.listed.id == listed)?;
@@ -211,6 +215,16 @@ mod tests {
         assert_eq!(challenge(&mut clashes, now, 1, 2), Standing::Open);
         assert!(clashes.take_silent(now + TIMEOUT / 2).is_none());
         assert!(clashes.take_silent(now + TIMEOUT).unwrap().challenger_wins);
+    }
+
+    #[test]
+    fn the_death_of_the_listed_run_helps_only_a_newer_challenger() {
+        let mut clashes = Clashes::default();
+        let now = Instant::ORIGIN;
+        assert_eq!(challenge(&mut clashes, now, 5, 2), Standing::Open);
+        assert!(clashes.listed_died(now, claimant(5).id, None).is_none());
+        assert_eq!(challenge(&mut clashes, now, 5, 7), Standing::Open);
+        assert!(clashes.listed_died(now, claimant(5).id, None).unwrap().challenger_wins);
     }
 
     #[test]
