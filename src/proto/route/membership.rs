@@ -43,7 +43,8 @@ impl Protocol {
 
     /// Whether a run that is not in the table may enter it now: its name may be another's.
     fn may_enter(&mut self, origin: Origin, profile: &Profile) -> bool {
-        let Some(listed) = self.members.holder(&profile.name).map(claimant) else {
+        let holder = self.members.holder(&profile.name).map(claimant);
+        let Some(listed) = holder.or_else(|| self.later_failed(profile)) else {
             return true;
         };
         let challenger = Claimant { id: profile.id, addr: profile.addr, boot: profile.boot };
@@ -68,6 +69,15 @@ impl Protocol {
         let _: Standing = self.clashes.challenge(self.now, timeout, name, both, Some(profile));
         self.ask_claimants();
         false
+    }
+
+    /// A later run of the name that is held failed: it may only be cut off, so that an earlier one
+    /// has to prove that it lives.
+    fn later_failed(&self, profile: &Profile) -> Option<Claimant> {
+        let failed = self.members.failed().into_iter();
+        let runs = failed.filter_map(|id| self.members.find(id));
+        let later = runs.filter(|it| it.node.name() == &*profile.name && it.boot > profile.boot);
+        later.max_by_key(|it| it.boot).map(claimant)
     }
 
     /// A former run enters the table as dead, so that whoever still tells of it hears that.
