@@ -106,12 +106,6 @@ macro_rules! name_type {
                 (fits && !name.chars().any(char::is_control)).then(|| $name(Arc::from(name)))
             }
 
-            /// A name that the caller checks before it reaches a peer.
-            #[allow(dead_code, reason = "only scopes have handles that may be unusable")]
-            pub(crate) fn unchecked(name: &str) -> $name {
-                $name(Arc::from(name))
-            }
-
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -193,6 +187,13 @@ name_type! {
     /// assert_eq!(scope.as_str(), "analytics");
     /// ```
     ScopeName
+}
+
+impl ScopeName {
+    /// A name that the caller checks before it reaches a peer: a handle may have an unusable one.
+    pub(crate) fn unchecked(name: &str) -> ScopeName {
+        ScopeName(Arc::from(name))
+    }
 }
 
 /// How often a node's roles in one scope have changed, per run: starts at 0, one step per call

@@ -103,12 +103,7 @@ impl Scope {
         I: IntoIterator,
         I::Item: Into<Role>,
     {
-        let roles: Vec<Role> = roles.into_iter().map(Into::into).collect();
-        if roles.is_empty() {
-            return Ok(());
-        }
-        let scope = self.checked_name()?;
-        self.command(Command::AddRoles { scope, roles }).map_err(into_role_error)
+        self.change_roles(roles, |scope, roles| Command::AddRoles { scope, roles })
     }
 
     /// Gives a role up. One that is not held is no error and changes nothing; the scope is not
@@ -129,12 +124,7 @@ impl Scope {
         I: IntoIterator,
         I::Item: Into<Role>,
     {
-        let roles: Vec<Role> = roles.into_iter().map(Into::into).collect();
-        if roles.is_empty() {
-            return Ok(());
-        }
-        let scope = self.checked_name()?;
-        self.command(Command::RemoveRoles { scope, roles }).map_err(into_role_error)
+        self.change_roles(roles, |scope, roles| Command::RemoveRoles { scope, roles })
     }
 
     /// This node's roles here.
@@ -246,6 +236,22 @@ impl Scope {
             (hasher.finish(), node.id())
         };
         self.with_nodes(role, |nodes| nodes.iter().max_by_key(weight).cloned())
+    }
+
+    fn change_roles<I>(
+        &self,
+        roles: I,
+        command: impl FnOnce(ScopeName, Vec<Role>) -> Command,
+    ) -> Result<(), RoleError>
+    where
+        I: IntoIterator,
+        I::Item: Into<Role>,
+    {
+        let roles: Vec<Role> = roles.into_iter().map(Into::into).collect();
+        if roles.is_empty() {
+            return Ok(());
+        }
+        self.command(command(self.checked_name()?, roles)).map_err(into_role_error)
     }
 
     fn checked_name(&self) -> Result<ScopeName, ScopeError> {
