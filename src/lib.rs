@@ -70,6 +70,9 @@ pub mod view;
 
 mod driver;
 
+#[cfg(feature = "sim")]
+pub mod sim;
+
 pub use builder::Builder;
 pub use cluster::Cluster;
 pub use config::Config;

@@ -1,0 +1,7 @@
+//! The deterministic simulator.
+
+mod faults;
+mod network;
+
+pub use faults::{Faults, Flapping, Latency, Loss, Partition, Side, Uplink};
+pub use network::{Arrival, Carried, Network, PartitionId};
