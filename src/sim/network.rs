@@ -285,7 +285,7 @@ impl Network {
         let mut copy = self.spare.pop().unwrap_or_default();
         copy.extend_from_slice(bytes);
         if flips != 0 && !copy.is_empty() {
-            for byte in 0..1 + (flips >> 61) {
+            for byte in 0..=(flips >> 61) {
                 let word = flips.rotate_right(u32::try_from(byte * 16).expect("at most 128"));
                 let place = usize::try_from((word >> 8) % copy.len() as u64).expect("it is less");
                 copy[place] ^= 1 << (word & 7);

@@ -1,0 +1,223 @@
+//! The loop: what happens next, and what a node has to say after it.
+
+use std::cmp::Reverse;
+use std::hash::Hasher;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+
+use rand::RngExt;
+
+use super::host::{Activity, Clock, HostId, Process};
+use super::network::Arrival;
+use super::simulation::{Heard, Simulation, Watcher};
+use crate::proto::{Command, LocalNode, Outcome, Protocol};
+use crate::time::Instant;
+use crate::view::Publisher;
+use crate::wire::ClusterId;
+
+/// Bytes that a stalled host can have waiting to be sent: Linux's default send buffer.
+const SEND_BUFFER_BYTES: usize = 212_992;
+
+/// The wall clock at the start of a simulation, in microseconds.
+const WALL_ORIGIN_MICROS: u64 = 1 << 50;
+
+impl Simulation {
+    /// When something happens next.
+    pub(super) fn next(&mut self) -> Option<Instant> {
+        while let Some(Reverse((at, host))) = self.wakes.peek() {
+            if self.hosts[host.index()].wake == Some(*at) {
+                break;
+            }
+            self.wakes.pop();
+        }
+        let wake = self.wakes.peek().map(|Reverse((at, _))| *at);
+        wake.into_iter().chain(self.network.next_arrival()).min()
+    }
+
+    /// Does one of the things that are due now: what has arrived comes before timers.
+    pub(super) fn step(&mut self, watcher: Watcher<'_>) -> ControlFlow<()> {
+        if self.network.next_arrival().is_some_and(|at| at <= self.now) {
+            let mut bytes = std::mem::take(&mut self.buffer);
+            let arrival = self.network.receive(&mut bytes).expect("one was there just now");
+            let flow = self.arrive(arrival, &bytes, watcher);
+            self.buffer = bytes;
+            return flow;
+        }
+        let Some(Reverse((_, host))) = self.wakes.pop() else { return ControlFlow::Continue(()) };
+        let called = &mut self.hosts[host.index()];
+        called.wake = None;
+        let now = called.clock.local(self.now);
+        // As in the driver, what waits in the socket is read before timers are looked at.
+        if called.activity == Activity::Running {
+            for (from, datagram) in called.inbox.take() {
+                self.hand_over(host, from, &datagram);
+            }
+        }
+        if let Some(process) = &mut self.hosts[host.index()].process {
+            process.node.handle_timeout(now);
+        }
+        self.turn(host, watcher)
+    }
+
+    fn arrive(&mut self, arrival: Arrival, bytes: &[u8], watcher: Watcher<'_>) -> ControlFlow<()> {
+        self.trace.write_u64(arrival.at.as_micros());
+        self.trace.write(bytes);
+        let Some(&host) = self.at.get(&arrival.to) else { return ControlFlow::Continue(()) };
+        let called = &mut self.hosts[host.index()];
+        if called.activity == Activity::Running {
+            self.hand_over(host, arrival.from, bytes);
+            return self.turn(host, watcher);
+        }
+        let max_bytes = called.spec.config.as_ref().unwrap_or(&self.config).receive_buffer_bytes;
+        self.overflowed += u64::from(!called.inbox.push(arrival.from, bytes, max_bytes));
+        ControlFlow::Continue(())
+    }
+
+    fn hand_over(&mut self, host: HostId, from: SocketAddr, bytes: &[u8]) {
+        let called = &mut self.hosts[host.index()];
+        let now = called.clock.local(self.now);
+        let Some(process) = &mut called.process else { return };
+        // Refused datagrams are counted by the node.
+        let _ = process.node.handle_datagram(now, from, bytes);
+    }
+
+    /// Takes everything that a node has to say.
+    pub(super) fn turn(&mut self, host: HostId, watcher: Watcher<'_>) -> ControlFlow<()> {
+        let mut flow = ControlFlow::Continue(());
+        loop {
+            if self.drain_events(host, watcher).is_break() {
+                flow = ControlFlow::Break(());
+            }
+            let (resolve, over) = self.drain_outcomes(host);
+            self.drain_datagrams(host);
+            if over {
+                self.crash(host);
+            } else if resolve {
+                self.contact_seeds(host);
+                continue;
+            }
+            break;
+        }
+        self.schedule(host);
+        flow
+    }
+
+    fn drain_events(&mut self, host: HostId, watcher: Watcher<'_>) -> ControlFlow<()> {
+        let mut flow = ControlFlow::Continue(());
+        let Some(process) = &mut self.hosts[host.index()].process else { return flow };
+        let mut any = false;
+        while let Some(event) = process.node.poll_event() {
+            if watcher(Heard { at: self.now, host, event: &event }).is_break() {
+                flow = ControlFlow::Break(());
+            }
+            if let Some((publisher, _)) = &mut process.view {
+                publisher.apply(&event);
+                any = true;
+            }
+            if self.keeps_events {
+                process.events.push((self.now, event));
+            }
+        }
+        if let Some((publisher, _)) = &mut process.view
+            && any
+        {
+            // Nobody waits for one role in particular.
+            let _ = publisher.publish();
+            publisher.poll();
+        }
+        flow
+    }
+
+    /// Whether seeds are to be resolved, and whether the node has ended.
+    fn drain_outcomes(&mut self, host: HostId) -> (bool, bool) {
+        let (mut resolve, mut over) = (false, false);
+        let Some(process) = &mut self.hosts[host.index()].process else { return (false, false) };
+        while let Some(outcome) = process.node.poll_outcome() {
+            match outcome {
+                Outcome::ResolveSeeds => resolve = true,
+                Outcome::Left { .. } | Outcome::NameTaken { stopped: true, .. } => over = true,
+                _ => {}
+            }
+            if self.keeps_events {
+                process.outcomes.push(outcome);
+            }
+        }
+        (resolve, over)
+    }
+
+    fn drain_datagrams(&mut self, host: HostId) {
+        let sender = &mut self.hosts[host.index()];
+        let Some(process) = &mut sender.process else { return };
+        let mut datagram = std::mem::take(&mut self.buffer_out);
+        while let Some(transmit) = process.node.poll_transmit(&mut datagram) {
+            if sender.activity == Activity::Stalled {
+                let kept = sender.outbox.push(transmit.to, &datagram, SEND_BUFFER_BYTES);
+                self.overflowed += u64::from(!kept);
+            } else {
+                self.network.send(self.now, sender.addr, transmit.to, &datagram);
+            }
+        }
+        self.buffer_out = datagram;
+    }
+
+    fn contact_seeds(&mut self, host: HostId) {
+        let called = &mut self.hosts[host.index()];
+        let now = called.clock.local(self.now);
+        let Some(process) = &mut called.process else { return };
+        if !called.spec.seeds.is_empty() {
+            let contact = Command::Contact { addrs: called.spec.seeds.clone(), token: None };
+            // A node that is saying goodbye refuses.
+            let _ = process.node.handle_command(now, contact);
+        }
+    }
+
+    pub(super) fn schedule(&mut self, host: HostId) {
+        let called = &mut self.hosts[host.index()];
+        let Some(process) = &called.process else { return };
+        if called.activity == Activity::Paused {
+            return;
+        }
+        let due = process.node.poll_timeout().map(|at| called.clock.global(at).max(self.now));
+        if due != called.wake {
+            called.wake = due;
+            self.wakes.extend(due.map(|at| Reverse((at, host))));
+        }
+    }
+
+    /// Starts what is installed on a host.
+    pub(super) fn boot(&mut self, id: HostId) {
+        let (now, seed) = (self.now, self.rng.random());
+        let host = &mut self.hosts[id.index()];
+        assert!(host.process.is_none(), "it runs");
+        let taken = self.at.insert(host.addr, id);
+        assert!(taken.is_none(), "something runs at {}", host.addr);
+        let wall = WALL_ORIGIN_MICROS + now.as_micros();
+        let local = LocalNode {
+            cluster: ClusterId::of("simulation"),
+            name: host.spec.name.clone(),
+            addr: host.addr,
+            boot: wall.saturating_add_signed(host.wall_offset_micros),
+            meta: host.spec.meta.clone(),
+        };
+        let config = host.spec.config.as_ref().unwrap_or(&self.config);
+        let mut node = Protocol::new(config, local, seed, Instant::ORIGIN).expect("it is valid");
+        for (scope, roles) in &host.spec.scopes {
+            let roles = roles.clone();
+            let join = Command::JoinScope(scope.clone());
+            let take = Command::AddRoles { scope: scope.clone(), roles };
+            for command in [join, take] {
+                node.handle_command(Instant::ORIGIN, command).expect("a host that is set up well");
+            }
+        }
+        let view = self.has_views.then(|| Publisher::new(node.local().clone()));
+        host.clock = Clock::new(now, host.drift_ppm);
+        host.activity = Activity::Running;
+        host.process = Some(Process { node, view, events: Vec::new(), outcomes: Vec::new() });
+        let _: ControlFlow<()> = self.turn(id, &mut ignore);
+    }
+}
+
+/// A watcher that sees nothing.
+pub(super) fn ignore(_: Heard<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
