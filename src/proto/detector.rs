@@ -113,6 +113,14 @@ impl Detector {
         }
     }
 
+    /// Begins with all of these, in the middle of a walk.
+    #[cfg(feature = "sim")]
+    pub(super) fn acquaint(&mut self, others: &[NodeId], rng: &mut ChaCha8Rng) {
+        self.order = others.to_vec();
+        self.order.shuffle(rng);
+        self.cursor = rng.random_range(0..=self.order.len());
+    }
+
     pub(super) fn remove(&mut self, id: NodeId) {
         if let Some(at) = self.order.iter().position(|other| *other == id) {
             self.order.remove(at);

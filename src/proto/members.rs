@@ -68,7 +68,29 @@ pub(super) struct Member {
     died: Option<Instant>,
 }
 
+/// What is known of a run by those who have known it for long.
+#[cfg(feature = "sim")]
+#[derive(Clone, Debug)]
+pub(super) struct Acquaintance {
+    pub(super) node: Node,
+    boot: Boot,
+    version: u32,
+    incarnation: Incarnation,
+    scopes: Arc<[Membership]>,
+}
+
 impl Member {
+    #[cfg(feature = "sim")]
+    pub(super) fn acquaintance(&self) -> Acquaintance {
+        Acquaintance {
+            node: self.node.clone(),
+            boot: self.boot,
+            version: self.version,
+            incarnation: self.incarnation,
+            scopes: self.scopes.clone(),
+        }
+    }
+
     /// Version and incarnation in one number, as pulls compare them.
     pub(super) fn stamp(&self) -> u64 {
         (u64::from(self.version) << 32) | u64::from(self.incarnation.0)
@@ -205,6 +227,32 @@ impl Members {
             self.enlist(profile.id);
         }
         Profiled::Updated { before, face_changed }
+    }
+
+    /// Takes in runs, sorted by id, that are all alive and announced. Nodes and memberships are
+    /// shared, not copied.
+    #[cfg(feature = "sim")]
+    pub(super) fn acquaint<'a>(&mut self, others: impl Iterator<Item = &'a Acquaintance>) {
+        for Acquaintance { node, boot, version, incarnation, scopes } in others {
+            let (id, name) = (node.id(), node.node_name().clone());
+            assert!(self.peers.last().is_none_or(|last| *last < id), "runs come sorted by id");
+            let member = Member {
+                node: node.clone(),
+                boot: *boot,
+                version: *version,
+                incarnation: *incarnation,
+                state: State::Alive,
+                announced: true,
+                scopes: scopes.clone(),
+                last_heard: None,
+                by: None,
+                died: None,
+            };
+            self.hash ^= entry_hash(id, member.stamp());
+            self.table.insert(id, member);
+            self.peers.push(id);
+            assert!(self.names.insert(name, id).is_none(), "every name is there once");
+        }
     }
 
     /// Takes in a claim about a run's state.

@@ -53,6 +53,9 @@ use route::{Counters, Outgoing, PartCache};
 use suspicion::Suspicions;
 use timer::{Timer, TimerTable};
 
+#[cfg(feature = "sim")]
+pub use route::Introduction;
+
 /// What a node is before it has met anybody.
 #[derive(Clone, Debug)]
 pub struct LocalNode {

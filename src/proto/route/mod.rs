@@ -2,6 +2,8 @@
 //! a command means is in the leaf modules; here it is carried from one to the next.
 
 mod commands;
+#[cfg(feature = "sim")]
+mod converged;
 mod counters;
 mod joining;
 mod membership;
@@ -16,6 +18,8 @@ use std::net::SocketAddr;
 use super::pull::Purpose;
 use crate::node::NodeId;
 
+#[cfg(feature = "sim")]
+pub use converged::Introduction;
 pub(super) use counters::Counters;
 pub(super) use scopes::PartCache;
 pub(super) use send::Outgoing;

@@ -1,0 +1,94 @@
+//! A node that finds itself in a cluster which has been there for long: so that a simulation of
+//! thousands need not begin with thousands of joins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::super::fetch::Fetches;
+use super::super::join::Joins;
+use super::super::members::Acquaintance;
+use super::super::piggyback::Piggyback;
+use super::super::pull::Pulls;
+use super::super::roles::Merged;
+use super::super::timer::{Timer, TimerTable};
+use super::super::{Phase, Protocol};
+use crate::node::{Generation, Node};
+use crate::wire::frame::Roles;
+
+/// What everybody knows of a node, to be handed to [`Protocol::acquaint`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    run: Acquaintance,
+    /// Its whole role set in each scope it is in.
+    roles: Arc<[Roles]>,
+}
+
+impl Introduction {
+    /// The node that is introduced.
+    pub fn node(&self) -> &Node {
+        &self.run.node
+    }
+}
+
+impl Protocol {
+    /// What others would know of this node, had they known it for long.
+    pub fn introduction(&self) -> Introduction {
+        let own =
+            |(scope, _)| self.roles.delta(scope, self.local, Generation::ZERO).expect("it is in");
+        Introduction {
+            run: self.members.local().acquaintance(),
+            roles: self.roles.scopes().map(own).collect(),
+        }
+    }
+
+    /// Puts a node that has just been made, and has entered its scopes and taken its roles, into
+    /// the state it would have if it had been in the cluster of `everybody` for long: all are live
+    /// and announced, the roles of common scopes are known, nothing waits to be told or sent, and
+    /// the timers stand at random phases. Its own introduction is skipped.
+    ///
+    /// `everybody` is sorted by [`NodeId`](crate::NodeId), and every name is there once. What is
+    /// introduced is shared between all who are acquainted with it; that is what lets 10,000 nodes
+    /// that know each other fit into one process, while a real process has a copy of its own.
+    ///
+    /// # Panics
+    /// When the node knows others already, or `everybody` is not as said above.
+    pub fn acquaint(&mut self, now: crate::time::Instant, everybody: &[Introduction]) {
+        self.advance(now);
+        assert!(self.members.peers().is_empty(), "only a node that knows nobody can be acquainted");
+        let others = everybody.iter().filter(|it| it.node().id() != self.local);
+        self.members.acquaint(others.clone().map(|it| &it.run));
+        self.detector.acquaint(self.members.peers(), &mut self.rng);
+        for roles in others.flat_map(|it| it.roles.iter()) {
+            self.roles.list(roles.scope, roles.id);
+            match self.roles.merge(roles) {
+                Merged::Changed { .. } | Merged::Known | Merged::Unlisted => {}
+                Merged::Gap { .. } | Merged::Refused => panic!("an introduction is a whole set"),
+            }
+        }
+        self.phase = Phase::Synced;
+        self.piggyback = Piggyback::default();
+        self.fetches = Fetches::default();
+        self.pulls = Pulls::default();
+        self.joins = Joins::default();
+        self.events.clear();
+        self.outcomes.clear();
+        self.outgoing.clear();
+        self.scatter_timers();
+        self.settle();
+    }
+
+    /// Sets the periodic timers to random phases, and no others.
+    fn scatter_timers(&mut self) {
+        self.timers = TimerTable::default();
+        let phase = |interval: Duration| interval.mul_f64(self.rng.random_range(0.0..1.0));
+        let config = &self.config;
+        let intervals = [config.probe_interval, config.pull_interval, config.reconnect_interval];
+        let [probe, pull, reconnect] = intervals.map(phase).map(|phase| self.now + phase);
+        self.probe_due = probe;
+        self.timers.set(Timer::Probe, Some(probe));
+        self.timers.set(Timer::Pull, Some(pull));
+        self.timers.set(Timer::Reconnect, Some(reconnect));
+    }
+}
