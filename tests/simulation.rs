@@ -235,3 +235,20 @@ fn a_watcher_sees_events_as_they_happen_and_can_break_off() {
     assert_eq!(told, hosts[1..]);
     assert_eq!(sim.watch(SECOND, |_| ControlFlow::Continue(())), None);
 }
+
+#[test]
+fn acquainted_nodes_are_a_cluster_from_the_start() {
+    let mut sim = Simulation::new(10, Config::lan());
+    let specs = (0..20).map(|n| HostSpec::new(&format!("n{n:02}")).scope("default", [n]));
+    let hosts = sim.start_acquainted(specs);
+    for host in &hosts {
+        assert_eq!(sim.view(*host).members().len(), 20);
+        let holders = sim.view(*host).scope(&scope("default")).nodes(Role::from(7));
+        assert_eq!(holders.names(), ["n07"]);
+    }
+    sim.run(20 * SECOND);
+    assert!(hosts.iter().all(|host| sim.take_events(*host).is_empty()), "nothing changed");
+    sim.crash(hosts[3]);
+    sim.run(40 * SECOND);
+    assert!(hosts.iter().all(|host| *host == hosts[3] || sim.view(*host).members().len() == 19));
+}

@@ -105,6 +105,28 @@ impl Simulation {
         id
     }
 
+    /// Sets hosts up and starts their nodes as if they had been a cluster for long: everybody knows
+    /// everybody and their roles, and nothing is under way. Quicker than having them join.
+    ///
+    /// # Panics
+    /// As [`start`](Simulation::start) does, and when two have one name.
+    pub fn start_acquainted(&mut self, specs: impl IntoIterator<Item = HostSpec>) -> Vec<HostId> {
+        let hosts: Vec<HostId> = specs.into_iter().map(|spec| self.install(spec)).collect();
+        let mut everybody = Vec::with_capacity(hosts.len());
+        for host in &hosts {
+            self.load(*host);
+            everybody.extend(self.node(*host).map(Protocol::introduction));
+        }
+        everybody.sort_unstable_by_key(|introduction| introduction.node().id());
+        for host in &hosts {
+            let process = self.hosts[host.index()].process.as_mut().expect("it was just made");
+            process.node.acquaint(Instant::ORIGIN, &everybody);
+            self.show(*host);
+            let _: ControlFlow<()> = self.turn(*host, &mut ignore);
+        }
+        hosts
+    }
+
     /// Sets a host up, to be started with [`restart`](Simulation::restart).
     ///
     /// # Panics
@@ -271,8 +293,8 @@ impl Simulation {
         self.watch(duration, ignore);
     }
 
-    /// Lets time pass until `done`, which is asked after every `step`, at most for `limit`; says how
-    /// long it took.
+    /// Lets time pass until `done`, which is asked after every `step`, at most for `limit`; says
+    /// how long it took.
     pub fn run_until(
         &mut self,
         limit: Duration,

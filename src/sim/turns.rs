@@ -10,6 +10,7 @@ use rand::RngExt;
 use super::host::{Activity, Clock, HostId, Process};
 use super::network::Arrival;
 use super::simulation::{Heard, Simulation, Watcher};
+use crate::event::Event;
 use crate::proto::{Command, LocalNode, Outcome, Protocol};
 use crate::time::Instant;
 use crate::view::Publisher;
@@ -186,6 +187,13 @@ impl Simulation {
 
     /// Starts what is installed on a host.
     pub(super) fn boot(&mut self, id: HostId) {
+        self.load(id);
+        self.show(id);
+        let _: ControlFlow<()> = self.turn(id, &mut ignore);
+    }
+
+    /// Makes a process of what is installed on a host; it has not said anything yet.
+    pub(super) fn load(&mut self, id: HostId) {
         let (now, seed) = (self.now, self.rng.random());
         let host = &mut self.hosts[id.index()];
         assert!(host.process.is_none(), "it runs");
@@ -209,11 +217,30 @@ impl Simulation {
                 node.handle_command(Instant::ORIGIN, command).expect("a host that is set up well");
             }
         }
-        let view = self.has_views.then(|| Publisher::new(node.local().clone()));
         host.clock = Clock::new(now, host.drift_ppm);
         host.activity = Activity::Running;
-        host.process = Some(Process { node, view, events: Vec::new(), outcomes: Vec::new() });
-        let _: ControlFlow<()> = self.turn(id, &mut ignore);
+        host.process = Some(Process { node, view: None, events: Vec::new(), outcomes: Vec::new() });
+    }
+
+    /// Shows the user of a new process what its node knows already and tells no more.
+    pub(super) fn show(&mut self, id: HostId) {
+        let process = self.hosts[id.index()].process.as_mut().expect("it has just been made");
+        if !self.has_views {
+            return;
+        }
+        let node = &process.node;
+        let (mut publisher, view) = Publisher::new(node.local().clone());
+        for member in node.members() {
+            publisher.apply(&Event::NodeUp { node: member.clone() });
+            for scope in node.scopes() {
+                for role in &node.roles(&scope, member.id()) {
+                    let (scope, node, role) = (scope.clone(), member.clone(), role.clone());
+                    publisher.apply(&Event::RoleAdded { scope, node, role });
+                }
+            }
+        }
+        let _ = publisher.publish();
+        process.view = Some((publisher, view));
     }
 }
 
