@@ -199,7 +199,10 @@ fn a_node_that_leaves_is_gone_at_once() {
     sim.leave(hosts[2]);
     sim.run(SECOND);
     assert_eq!(sim.activity(hosts[2]), Activity::Down);
-    let down = |(_, event): &(_, Event)| matches!(event, Event::NodeDown { node, reason: DownReason::Left } if node.name() == "n2");
+    let down = |(_, event): &(_, Event)| {
+        let Event::NodeDown { node, reason } = event else { return false };
+        node.name() == "n2" && *reason == DownReason::Left
+    };
     assert!(sim.take_events(hosts[0]).iter().any(down));
     assert!(sim.take_events(hosts[0]).is_empty(), "they were taken");
 }

@@ -33,11 +33,12 @@
 //!
 //! # Reading order
 //! `faults` (what can go wrong), `network` (which does it to datagrams), `host` (what runs, and its
-//! clock), `simulation` (what its user holds), `turns` (the loop).
+//! clock), `simulation` (what its user holds), `turns` (the loop), [`scenario`] (experiments).
 
 mod faults;
 mod host;
 mod network;
+pub mod scenario;
 mod simulation;
 mod turns;
 
