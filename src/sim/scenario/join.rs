@@ -23,7 +23,7 @@ pub struct Join;
 /// How a newcomer got on.
 #[derive(Clone, Debug, Serialize)]
 pub struct JoinFigures {
-    /// Until the last of the others learned it: median of the trials.
+    /// Until the last of the others knows it: median of the trials.
     pub known_by_all_p50_ms: Option<f64>,
     /// The 99th percentile.
     pub known_by_all_p99_ms: Option<f64>,
