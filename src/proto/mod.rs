@@ -18,6 +18,7 @@ mod pull;
 mod receipt;
 mod roles;
 mod route;
+mod rules;
 mod suspicion;
 mod timer;
 
@@ -53,8 +54,13 @@ use route::{Counters, Outgoing, PartCache};
 use suspicion::Suspicions;
 use timer::{Timer, TimerTable};
 
+#[cfg(not(feature = "sim"))]
+use rules::Rules;
 #[cfg(feature = "sim")]
-pub use route::Introduction;
+pub use rules::Rules;
+
+#[cfg(feature = "sim")]
+pub use route::{Blocked, Introduction};
 
 /// What a node is before it has met anybody.
 #[derive(Clone, Debug)]
@@ -237,6 +243,7 @@ pub struct Protocol {
     detector: Detector,
     suspicions: Suspicions,
     health: LocalHealth,
+    rules: Rules,
     piggyback: Piggyback,
     roles: RoleTables,
     fetches: Fetches,
@@ -315,6 +322,7 @@ impl Protocol {
             detector: Detector::new(&mut rng),
             suspicions: Suspicions::default(),
             health: LocalHealth::new(config.max_local_health),
+            rules: Rules::ALL,
             piggyback: Piggyback::default(),
             roles: RoleTables::new(profile.id),
             fetches: Fetches::default(),
@@ -377,6 +385,12 @@ impl Protocol {
         let result = self.obey(command);
         self.settle();
         result
+    }
+
+    /// Switches refinements off, for experiments that ask what they are worth.
+    #[cfg(feature = "sim")]
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
     }
 
     // Outputs.

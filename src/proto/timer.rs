@@ -87,6 +87,13 @@ impl TimerTable {
     pub(super) fn next(&self) -> Option<Instant> {
         self.deadlines.iter().flatten().min().copied()
     }
+
+    /// The earliest deadline of some of the timers.
+    #[cfg(feature = "sim")]
+    pub(super) fn next_of(&self, is_one: impl Fn(Timer) -> bool) -> Option<Instant> {
+        let ours = Timer::ALL.iter().filter(|timer| is_one(**timer));
+        ours.filter_map(|timer| self.deadlines[*timer as usize]).min()
+    }
 }
 
 #[cfg(test)]

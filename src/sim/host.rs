@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::config::Config;
 use crate::event::Event;
 use crate::node::{NodeName, ScopeName};
-use crate::proto::{Outcome, Protocol};
+use crate::proto::{Blocked, Outcome, Protocol};
 use crate::role::Role;
 use crate::time::Instant;
 use crate::view::{ClusterView, Publisher};
@@ -116,9 +116,12 @@ pub enum Activity {
     Running,
     /// Nothing runs: a long pause of the machine. Datagrams wait in the socket's buffer.
     Paused,
-    /// Timers run, but what is sent and what arrives is stuck until it goes on: the anomaly of
-    /// Lifeguard's experiments (section V.E).
+    /// Timers run, but what is sent and what arrives is stuck until it goes on.
     Stalled,
+    /// What arrives is stuck, and so is each of the node's loops from the moment that it sends:
+    /// after that, only suspicions become verdicts. The anomaly of Lifeguard's experiments (section
+    /// V.D), where the threads that send and receive are blocked.
+    Blocked,
 }
 
 /// Datagrams that wait, up to so many bytes.
@@ -202,6 +205,8 @@ pub(super) struct Host {
     pub(super) wall_offset_micros: i64,
     pub(super) inbox: Buffer,
     pub(super) outbox: Buffer,
+    /// What is stuck while it is blocked.
+    pub(super) blocked: Blocked,
     /// When it is to be called next; older entries of the queue are void.
     pub(super) wake: Option<Instant>,
 }
@@ -218,6 +223,7 @@ impl Host {
             wall_offset_micros: 0,
             inbox: Buffer::default(),
             outbox: Buffer::default(),
+            blocked: Blocked::default(),
             wake: None,
         }
     }

@@ -37,6 +37,7 @@
 
 mod faults;
 mod host;
+pub mod lifeguard;
 mod network;
 pub mod scenario;
 mod simulation;

@@ -18,7 +18,7 @@ use super::network::{Network, PartitionId};
 use super::turns::ignore;
 use crate::config::Config;
 use crate::event::Event;
-use crate::proto::{Command, CommandError, Outcome, Protocol};
+use crate::proto::{Blocked, Command, CommandError, Outcome, Protocol, Rules};
 use crate::time::Instant;
 use crate::view::ClusterView;
 
@@ -50,6 +50,7 @@ pub struct Simulation {
     pub(super) wakes: BinaryHeap<Reverse<(Instant, HostId)>>,
     pub(super) rng: ChaCha8Rng,
     pub(super) trace: SipHasher13,
+    pub(super) rules: Rules,
     pub(super) has_views: bool,
     pub(super) keeps_events: bool,
     /// Datagrams that found no room in a socket's buffer.
@@ -76,6 +77,7 @@ impl Simulation {
             wakes: BinaryHeap::new(),
             rng,
             trace: SipHasher13::new(),
+            rules: Rules::ALL,
             has_views: true,
             keeps_events: true,
             overflowed: 0,
@@ -91,6 +93,11 @@ impl Simulation {
         self.has_views = false;
         self.keeps_events = false;
         self
+    }
+
+    /// Switches refinements of the protocol off, on the hosts started from now on.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
     }
 
     // The hosts.
@@ -191,6 +198,13 @@ impl Simulation {
         self.suspend(host, Activity::Stalled);
     }
 
+    /// What the host receives is stuck, and whatever is about to send waits, until it
+    /// [resumes](Simulation::resume): see [`Activity::Blocked`].
+    pub fn block(&mut self, host: HostId) {
+        self.suspend(host, Activity::Blocked);
+        self.schedule(host);
+    }
+
     fn suspend(&mut self, host: HostId, activity: Activity) {
         let suspended = &mut self.hosts[host.index()];
         if suspended.activity == Activity::Running {
@@ -201,14 +215,15 @@ impl Simulation {
         }
     }
 
-    /// A paused or stalled host goes on. As in the driver, what waits in the socket is read before
+    /// A paused, stalled or blocked host goes on. As in the driver, what waits in the socket is read before
     /// the timers are looked at.
     pub fn resume(&mut self, host: HostId) {
         let resumed = &mut self.hosts[host.index()];
-        if !matches!(resumed.activity, Activity::Paused | Activity::Stalled) {
+        if matches!(resumed.activity, Activity::Down | Activity::Running) {
             return;
         }
         resumed.activity = Activity::Running;
+        resumed.blocked = Blocked::default();
         let (addr, outbox) = (resumed.addr, resumed.outbox.take());
         // What waits in the inbox is read when the host is called, which is at once.
         resumed.wake = Some(self.now);

@@ -48,14 +48,27 @@ impl Simulation {
         let called = &mut self.hosts[host.index()];
         called.wake = None;
         let now = called.clock.local(self.now);
-        // As in the driver, what waits in the socket is read before timers are looked at.
-        if called.activity == Activity::Running {
-            for (from, datagram) in called.inbox.take() {
-                self.hand_over(host, from, &datagram);
+        if called.activity == Activity::Blocked {
+            if let Some(process) = &mut called.process {
+                process.node.handle_timeout_blocked(now, &mut called.blocked);
             }
+            return self.turn(host, watcher);
+        }
+        let drain_first = self.rules.drain_first;
+        if drain_first {
+            self.read_inbox(host);
         }
         if let Some(process) = &mut self.hosts[host.index()].process {
             process.node.handle_timeout(now);
+        }
+        if !drain_first {
+            // What the timers had to say goes out before anything is read.
+            let flow = self.turn(host, watcher);
+            self.read_inbox(host);
+            if flow.is_break() {
+                let _: ControlFlow<()> = self.turn(host, watcher);
+                return flow;
+            }
         }
         self.turn(host, watcher)
     }
@@ -72,6 +85,16 @@ impl Simulation {
         let max_bytes = called.spec.config.as_ref().unwrap_or(&self.config).receive_buffer_bytes;
         self.overflowed += u64::from(!called.inbox.push(arrival.from, bytes, max_bytes));
         ControlFlow::Continue(())
+    }
+
+    /// A running host reads what waited while it did not.
+    fn read_inbox(&mut self, host: HostId) {
+        let called = &mut self.hosts[host.index()];
+        if called.activity == Activity::Running {
+            for (from, datagram) in called.inbox.take() {
+                self.hand_over(host, from, &datagram);
+            }
+        }
     }
 
     fn hand_over(&mut self, host: HostId, from: SocketAddr, bytes: &[u8]) {
@@ -151,7 +174,7 @@ impl Simulation {
         let Some(process) = &mut sender.process else { return };
         let mut datagram = std::mem::take(&mut self.buffer_out);
         while let Some(transmit) = process.node.poll_transmit(&mut datagram) {
-            if sender.activity == Activity::Stalled {
+            if matches!(sender.activity, Activity::Stalled | Activity::Blocked) {
                 let kept = sender.outbox.push(transmit.to, &datagram, SEND_BUFFER_BYTES);
                 self.overflowed += u64::from(!kept);
             } else {
@@ -178,7 +201,11 @@ impl Simulation {
         if called.activity == Activity::Paused {
             return;
         }
-        let due = process.node.poll_timeout().map(|at| called.clock.global(at).max(self.now));
+        let due = match called.activity {
+            Activity::Blocked => process.node.poll_timeout_blocked(&called.blocked),
+            _ => process.node.poll_timeout(),
+        };
+        let due = due.map(|at| called.clock.global(at).max(self.now));
         if due != called.wake {
             called.wake = due;
             self.wakes.extend(due.map(|at| Reverse((at, host))));
@@ -209,6 +236,7 @@ impl Simulation {
         };
         let config = host.spec.config.as_ref().unwrap_or(&self.config);
         let mut node = Protocol::new(config, local, seed, Instant::ORIGIN).expect("it is valid");
+        node.set_rules(self.rules);
         for (scope, roles) in &host.spec.scopes {
             let roles = roles.clone();
             let join = Command::JoinScope(scope.clone());

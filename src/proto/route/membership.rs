@@ -311,6 +311,9 @@ impl Protocol {
     /// asked what changed since.
     fn rise(&mut self, id: NodeId) {
         self.enter(None, id);
+        if !self.rules.repair_on_rise {
+            return;
+        }
         for membership in self.shared_memberships(id) {
             self.ask_roles_of(id, membership.scope);
         }
@@ -445,6 +448,9 @@ impl Protocol {
                     self.counters.plain.refutations += 1;
                     self.tell(Rumor::State(self.local), None);
                     tracing::debug!(by = ?by, "refuted a suspicion of this node");
+                }
+                if !self.rules.direct_refutation {
+                    return;
                 }
                 let incarnation = self.members.local().incarnation;
                 self.send(origin.addr, Some(origin.id), Alive { id: self.local, incarnation });

@@ -1,6 +1,8 @@
 //! The conductor's roads, one file each. They hold no rule of their own: what a frame, a timer or
 //! a command means is in the leaf modules; here it is carried from one to the next.
 
+#[cfg(feature = "sim")]
+mod blocked;
 mod commands;
 #[cfg(feature = "sim")]
 mod converged;
@@ -18,6 +20,8 @@ use std::net::SocketAddr;
 use super::pull::Purpose;
 use crate::node::NodeId;
 
+#[cfg(feature = "sim")]
+pub use blocked::Blocked;
 #[cfg(feature = "sim")]
 pub use converged::Introduction;
 pub(super) use counters::Counters;

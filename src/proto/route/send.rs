@@ -87,7 +87,9 @@ impl Protocol {
             let max = self.config.max_datagram_bytes;
             datagram.extend_from_slice(&payload);
             if let Some(to) = to {
-                self.tell_the_accused(to, datagram);
+                if self.rules.buddy {
+                    self.tell_the_accused(to, datagram);
+                }
                 // What follows a page answers the pull: nothing else may.
                 if !is_page(&payload) {
                     self.fill(to, datagram);
@@ -118,6 +120,8 @@ impl Protocol {
             return;
         }
         let Protocol { now, config, local, members, roles, suspicions, piggyback, rng, .. } = self;
+        // With the buddy rule the accused hears of it in another way.
+        let tells_subjects = !self.rules.buddy;
         let Some(receiver) = members.live(to) else { return };
         let max = config.max_datagram_bytes;
         let mult = config.retransmit_mult;
@@ -126,7 +130,7 @@ impl Protocol {
         let peers = members.peers().len();
         let carriage = Carriage { now: *now, receiver: to, pause, peers };
         piggyback.ride(Audience::Cluster, limit, carriage, |rumor, _| {
-            if rumor.subject() == to {
+            if rumor.subject() == to && !tells_subjects {
                 return Ride::NotForThem;
             }
             let frame = rumor_frame(*local, members, suspicions, rumor);

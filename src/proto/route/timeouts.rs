@@ -1,5 +1,7 @@
 //! What time asks for, and what follows every input.
 
+use rand::RngExt;
+
 use super::super::detector::Ended;
 use super::super::goodbye::{Goodbye, Progress};
 use super::super::health::Sign;
@@ -7,6 +9,7 @@ use super::super::piggyback::{Audience, transmit_limit};
 use super::super::timer::Timer;
 use super::super::{Outcome, Phase, Protocol};
 use crate::node::NodeId;
+use crate::time::Instant;
 use crate::wire::Frame;
 use crate::wire::frame::{Ping, PingReq};
 
@@ -27,28 +30,33 @@ impl Protocol {
                 continue;
             }
             ran.push(timer);
-            match timer {
-                Timer::Probe => self.probe_round(),
-                Timer::ProbeTimeout => self.ask_helpers(),
-                Timer::Relay => self.nack_due(),
-                Timer::Suspicion => self.pass_verdicts(),
-                Timer::Gossip => self.gossip(),
-                Timer::Pull => {
-                    self.compare_with_someone();
-                    self.timers.set(Timer::Pull, Some(self.now + self.config.pull_interval));
-                }
-                Timer::Fetch => self.retry_fetches(),
-                Timer::Join => self.send_joins(),
-                Timer::Reconnect => self.reconnect(),
-                Timer::Clash => {
-                    self.ask_claimants();
-                    self.settle_silent_clashes();
-                }
-                Timer::Announce => self.announce_overdue(),
-                // These are looked after in `settle`, whatever the input was.
-                Timer::PullRetry | Timer::Leave | Timer::Receipt => {}
-                Timer::Purge => self.forget_the_dead(),
+            self.run_timer(timer);
+        }
+    }
+
+    /// Does what a timer asks for.
+    pub(super) fn run_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Probe => self.probe_round(),
+            Timer::ProbeTimeout => self.ask_helpers(),
+            Timer::Relay => self.nack_due(),
+            Timer::Suspicion => self.pass_verdicts(),
+            Timer::Gossip => self.gossip(),
+            Timer::Pull => {
+                self.compare_with_someone();
+                self.timers.set(Timer::Pull, Some(self.now + self.config.pull_interval));
             }
+            Timer::Fetch => self.retry_fetches(),
+            Timer::Join => self.send_joins(),
+            Timer::Reconnect => self.reconnect(),
+            Timer::Clash => {
+                self.ask_claimants();
+                self.settle_silent_clashes();
+            }
+            Timer::Announce => self.announce_overdue(),
+            // These are looked after in `settle`, whatever the input was.
+            Timer::PullRetry | Timer::Leave | Timer::Receipt => {}
+            Timer::Purge => self.forget_the_dead(),
         }
     }
 
@@ -64,8 +72,7 @@ impl Protocol {
             self.outcomes.push_back(Outcome::Answered { token, count });
         }
         if self.piggyback.take_fresh() {
-            let pause = self.config.gossip_interval / FRESH_SHARE;
-            let due = self.last_gossip.map_or(self.now, |last| self.now.max(last + pause));
+            let due = self.gossip_due();
             self.timers.set_earlier(Timer::Gossip, due);
         }
         let retention = self.config.dead_retention;
@@ -82,11 +89,22 @@ impl Protocol {
         timers.set(Timer::Purge, self.members.next_forget(self.now, retention));
     }
 
+    /// When fresh news are told: at once, but for a pause in which others may join them.
+    fn gossip_due(&mut self) -> Instant {
+        let interval = self.config.gossip_interval;
+        if !self.rules.eager_gossip {
+            // At the next tick of a clock that ticks whether there is news or not.
+            return self.now + interval.mul_f64(self.rng.random());
+        }
+        let pause = interval / FRESH_SHARE;
+        self.last_gossip.map_or(self.now, |last| self.now.max(last + pause))
+    }
+
     /// Ends a probe round and begins the next (SWIM, section 3.1).
     fn probe_round(&mut self) {
         let ended = self.detector.end_round();
         // A node that woke late cannot tell whether an answer came in time: it judges nobody.
-        let late = self.now - self.probe_due > self.config.probe_timeout;
+        let late = self.rules.self_doubt && self.now - self.probe_due > self.config.probe_timeout;
         if let Ended::Failed { target, nacks_missed } = ended
             && !late
         {
@@ -116,7 +134,9 @@ impl Protocol {
     /// The target has not answered: it is asked again, by this node and by helpers.
     fn ask_helpers(&mut self) {
         let Some((target, seq)) = self.detector.unanswered() else { return };
-        self.send_to(target, Ping { seq });
+        if self.rules.repeated_ping {
+            self.send_to(target, Ping { seq });
+        }
         let peers = self.members.peers();
         let count = self.config.indirect_probes;
         let helpers = Protocol::choose(&mut self.rng, peers, count, |id| id != target);
@@ -139,8 +159,10 @@ impl Protocol {
                 Audience::Scope(scope) => self.roles.table(scope).map_or(&[][..], |it| it.peers()),
             };
             let fanout = self.config.gossip_fanout;
-            let after = peers.partition_point(|id| *id < self.local);
-            chosen.extend(peers.get(after).or(peers.first()));
+            if self.rules.successor_gossip {
+                let after = peers.partition_point(|id| *id < self.local);
+                chosen.extend(peers.get(after).or(peers.first()));
+            }
             chosen.extend(Protocol::choose(&mut self.rng, peers, fanout, |_| true));
         }
         chosen.sort_unstable();

@@ -12,6 +12,7 @@
 //! println!("known to all of 32 nodes after {:?} ms", report.figures.p50_ms);
 //! ```
 
+mod anomaly;
 mod crash;
 mod join;
 mod spread;
@@ -29,7 +30,9 @@ use super::faults::Faults;
 use super::host::{HostId, HostSpec};
 use super::simulation::Simulation;
 use crate::config::Config;
+use crate::proto::Rules;
 
+pub use anomaly::{Anomaly, AnomalyFigures, AnomalyTrial};
 pub use crash::{Crash, CrashFigures};
 pub use join::{Join, JoinFigures};
 pub use spread::{Spread, SpreadFigures};
@@ -55,6 +58,8 @@ pub struct Setup {
     pub faults: Faults,
     /// Every node's tuning.
     pub config: Config,
+    /// The refinements over SWIM that are in force.
+    pub rules: Rules,
     /// How many scopes there are.
     pub scopes: usize,
     /// In how many of them each node is.
@@ -74,6 +79,7 @@ impl Default for Setup {
             seed: 1,
             faults: Faults::default(),
             config: Config::lan(),
+            rules: Rules::ALL,
             scopes: 1,
             scopes_per_node: 3,
             roles: 1,
@@ -229,6 +235,7 @@ impl Setup {
     pub(super) fn empty(&self, seed: u64) -> Simulation {
         let mut sim = Simulation::new(seed, self.config.clone()).lean();
         sim.set_faults(self.faults.clone());
+        sim.set_rules(self.rules);
         sim
     }
 
