@@ -57,6 +57,7 @@ mod scope;
 mod config;
 mod error;
 mod event;
+mod id_map;
 mod node;
 mod role;
 mod stats;

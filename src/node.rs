@@ -3,12 +3,13 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// Most bytes in the name of a node or of a scope.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -95,7 +96,7 @@ macro_rules! name_type {
     ($(#[$docs:meta])* $name:ident) => {
         $(#[$docs])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        pub struct $name(Arc<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// The name, checked: 1 to [`MAX_NAME_BYTES`] bytes and no control characters.
@@ -103,7 +104,7 @@ macro_rules! name_type {
             /// `None` when it is empty, too long or holds a control character.
             pub fn new(name: &str) -> Option<$name> {
                 let fits = (1..=MAX_NAME_BYTES).contains(&name.len());
-                (fits && !name.chars().any(char::is_control)).then(|| $name(Arc::from(name)))
+                (fits && !name.chars().any(char::is_control)).then(|| $name(SmolStr::new(name)))
             }
 
             /// The name as text.
@@ -133,13 +134,13 @@ macro_rules! name_type {
 
         impl PartialEq<str> for $name {
             fn eq(&self, other: &str) -> bool {
-                &*self.0 == other
+                self.0 == other
             }
         }
 
         impl PartialEq<&str> for $name {
             fn eq(&self, other: &&str) -> bool {
-                &*self.0 == *other
+                self.0 == *other
             }
         }
 
@@ -151,7 +152,7 @@ macro_rules! name_type {
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
+                fmt::Debug::fmt(self.0.as_str(), f)
             }
         }
 
@@ -192,7 +193,7 @@ name_type! {
 impl ScopeName {
     /// A name that the caller checks before it reaches a peer: a handle may have an unusable one.
     pub(crate) fn unchecked(name: &str) -> ScopeName {
-        ScopeName(Arc::from(name))
+        ScopeName(SmolStr::new(name))
     }
 }
 
@@ -255,17 +256,41 @@ impl fmt::Display for Generation {
 #[derive(Clone)]
 pub struct Node(Arc<NodeInner>);
 
+/// Every node keeps one of these for every other: what is rarely long or large is kept apart.
 struct NodeInner {
     name: NodeName,
     id: NodeId,
-    addr: SocketAddr,
-    meta: Bytes,
+    addr: Addr,
+    meta: Box<[u8]>,
+}
+
+/// A `SocketAddr` in half the space if it is of IPv4.
+enum Addr {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+}
+
+impl Addr {
+    fn new(addr: SocketAddr) -> Addr {
+        match addr {
+            SocketAddr::V4(addr) => Addr::V4(addr),
+            SocketAddr::V6(addr) => Addr::V6(Box::new(addr)),
+        }
+    }
+
+    fn get(&self) -> SocketAddr {
+        match self {
+            Addr::V4(addr) => SocketAddr::V4(*addr),
+            Addr::V6(addr) => SocketAddr::V6(**addr),
+        }
+    }
 }
 
 impl Node {
     /// A node value. Services get theirs from a cluster; this is for tests of their own code.
+    #[expect(clippy::needless_pass_by_value, reason = "the caller need not know what is kept")]
     pub fn new(name: NodeName, id: NodeId, addr: SocketAddr, meta: Bytes) -> Node {
-        Node(Arc::new(NodeInner { name, id, addr, meta }))
+        Node(Arc::new(NodeInner { name, id, addr: Addr::new(addr), meta: Box::from(&*meta) }))
     }
 
     /// The stable name.
@@ -285,7 +310,7 @@ impl Node {
 
     /// Where the node is reached, as it advertises itself.
     pub fn addr(&self) -> SocketAddr {
-        self.0.addr
+        self.0.addr.get()
     }
 
     /// The opaque bytes its user attached; empty by default.
@@ -293,9 +318,9 @@ impl Node {
         &self.0.meta
     }
 
-    /// The same bytes, shared.
+    /// The same bytes, copied.
     pub(crate) fn meta_bytes(&self) -> Bytes {
-        self.0.meta.clone()
+        Bytes::copy_from_slice(&self.0.meta)
     }
 }
 
@@ -328,7 +353,7 @@ impl Ord for Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}({} at {})", self.0.name, self.0.id, self.0.addr)
+        write!(f, "{}({} at {})", self.0.name, self.0.id, self.addr())
     }
 }
 

@@ -2,10 +2,12 @@
 //! claim about a run wins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::node::{Node, NodeId, NodeName};
+use crate::id_map::IdMap;
+use crate::node::{Node, NodeId};
 use crate::time::Instant;
 use crate::wire::frame::{Boot, Incarnation, Membership, Profile, Summary};
 use crate::wire::limits::{MAX_DEAD, MAX_NODES};
@@ -50,50 +52,85 @@ pub(super) const fn supersedes(new: (State, Incarnation), old: (State, Incarnati
     new_number > old_number || (new_number == old_number && new.0.rank() > old.0.rank())
 }
 
-/// One run.
-#[derive(Debug)]
-pub(super) struct Member {
+/// What a run's latest profile says: of one size for all that are known, and shared.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
     pub(super) node: Node,
     pub(super) boot: Boot,
     pub(super) version: u32,
+    pub(super) scopes: Box<[Membership]>,
+}
+
+/// One run, as it stands in the table: kept small, as every node has one of these for every other.
+/// It reads as the [`Run`] that it is of.
+#[derive(Debug)]
+pub(super) struct Member {
+    run: Arc<Run>,
+    /// When a datagram last came from it directly, if one did.
+    heard_at: Instant,
+    heard: bool,
     pub(super) incarnation: Incarnation,
     pub(super) state: State,
     /// Whether the user has been told that it is up.
     pub(super) announced: bool,
-    pub(super) scopes: Arc<[Membership]>,
-    /// When a datagram last came from it directly.
-    pub(super) last_heard: Option<Instant>,
-    /// Who replaced it, or who accused it, once it is dead.
-    pub(super) by: Option<NodeId>,
-    died: Option<Instant>,
+}
+
+impl Deref for Member {
+    type Target = Run;
+
+    fn deref(&self) -> &Run {
+        &self.run
+    }
+}
+
+/// What is kept of the dead only.
+#[derive(Debug)]
+struct Grave {
+    died: Instant,
+    /// Who replaced it, or who accused it.
+    by: Option<NodeId>,
 }
 
 /// What is known of a run by those who have known it for long.
 #[cfg(feature = "sim")]
 #[derive(Clone, Debug)]
 pub(super) struct Acquaintance {
-    pub(super) node: Node,
-    boot: Boot,
-    version: u32,
+    run: Arc<Run>,
     incarnation: Incarnation,
-    scopes: Arc<[Membership]>,
+}
+
+#[cfg(feature = "sim")]
+impl Acquaintance {
+    pub(super) fn node(&self) -> &Node {
+        &self.run.node
+    }
 }
 
 impl Member {
+    fn new(run: Arc<Run>, incarnation: Incarnation) -> Member {
+        Member {
+            run,
+            heard_at: Instant::ORIGIN,
+            heard: false,
+            incarnation,
+            state: State::Alive,
+            announced: false,
+        }
+    }
+
     #[cfg(feature = "sim")]
     pub(super) fn acquaintance(&self) -> Acquaintance {
-        Acquaintance {
-            node: self.node.clone(),
-            boot: self.boot,
-            version: self.version,
-            incarnation: self.incarnation,
-            scopes: self.scopes.clone(),
-        }
+        Acquaintance { run: self.run.clone(), incarnation: self.incarnation }
     }
 
     /// Version and incarnation in one number, as pulls compare them.
     pub(super) fn stamp(&self) -> u64 {
         (u64::from(self.version) << 32) | u64::from(self.incarnation.0)
+    }
+
+    /// When a datagram last came from it directly.
+    pub(super) fn last_heard(&self) -> Option<Instant> {
+        self.heard.then_some(self.heard_at)
     }
 
     pub(super) fn is_in(&self, scope: ScopeId) -> bool {
@@ -115,8 +152,13 @@ impl Member {
             name: node.node_name().clone(),
             addr: node.addr(),
             meta: node.meta_bytes(),
-            scopes: self.scopes.clone(),
+            scopes: Arc::from(&*self.scopes),
         }
+    }
+
+    /// What its profile says, to be changed.
+    pub(super) fn run_mut(&mut self) -> &mut Run {
+        Arc::make_mut(&mut self.run)
     }
 }
 
@@ -128,8 +170,8 @@ pub(super) enum Profiled {
     New,
     /// A newer version of a known one.
     Updated {
-        /// The scopes it was in before.
-        before: Arc<[Membership]>,
+        /// What was known before.
+        before: Arc<Run>,
         /// Whether its address or metadata changed.
         face_changed: bool,
     },
@@ -155,11 +197,12 @@ pub(super) enum Claimed {
 #[derive(Debug)]
 pub(super) struct Members {
     local: NodeId,
-    table: BTreeMap<NodeId, Member>,
-    /// The live run of each name.
-    names: BTreeMap<NodeName, NodeId>,
+    table: IdMap<Member>,
+    /// The live run of each name, sorted by name.
+    names: Vec<Node>,
     /// All live runs but this one, sorted.
     peers: Vec<NodeId>,
+    graves: BTreeMap<NodeId, Grave>,
     /// The dead, the longest dead first.
     dead: BTreeSet<(Instant, NodeId)>,
     /// Exclusive-or over the live.
@@ -170,9 +213,10 @@ impl Members {
     pub(super) fn new(local: &Profile) -> Members {
         let mut members = Members {
             local: local.id,
-            table: BTreeMap::new(),
-            names: BTreeMap::new(),
+            table: IdMap::default(),
+            names: Vec::new(),
             peers: Vec::new(),
+            graves: BTreeMap::new(),
             dead: BTreeSet::new(),
             hash: 0,
         };
@@ -184,75 +228,51 @@ impl Members {
 
     /// Takes in a profile; the incarnation in it counts only for a run that was not known.
     pub(super) fn apply_profile(&mut self, profile: &Profile) -> Profiled {
-        let Some(member) = self.table.get(&profile.id) else {
+        let id = profile.id;
+        let Some(member) = self.table.get(id) else {
             if self.table.len() >= MAX_NODES {
                 return Profiled::Full;
             }
-            self.table.insert(
-                profile.id,
-                Member {
-                    node: node_of(profile),
-                    boot: profile.boot,
-                    version: profile.version,
-                    incarnation: profile.incarnation,
-                    state: State::Alive,
-                    announced: false,
-                    scopes: profile.scopes.clone(),
-                    last_heard: None,
-                    by: None,
-                    died: None,
-                },
-            );
-            self.enlist(profile.id);
+            let run = Arc::new(run_of(profile, node_of(profile)));
+            self.table.insert(id, Member::new(run, profile.incarnation));
+            self.enlist(id);
             return Profiled::New;
         };
         if member.version >= profile.version || member.state.is_final() {
             return Profiled::Known;
         }
-        let live = member.state.is_live();
-        if live {
-            self.strike(profile.id);
-        }
-        let member = self.table.get_mut(&profile.id).expect("it was found above");
-        let before = std::mem::replace(&mut member.scopes, profile.scopes.clone());
-        let face_changed = member.node.addr() != profile.addr || member.node.meta() != profile.meta;
+        let before = member.run.clone();
+        let node = &before.node;
+        let face_changed = node.addr() != profile.addr || node.meta() != profile.meta;
         // The name of a run cannot change: a profile that says otherwise keeps the first one.
-        let name = member.node.node_name().clone();
-        if face_changed {
-            member.node = Node::new(name, profile.id, profile.addr, profile.meta.clone());
-        }
-        member.boot = profile.boot;
-        member.version = profile.version;
-        if live {
-            self.enlist(profile.id);
-        }
+        let node = if face_changed {
+            Node::new(node.node_name().clone(), id, profile.addr, profile.meta.clone())
+        } else {
+            node.clone()
+        };
+        let run = Arc::new(run_of(profile, node));
+        self.change(id, |member| member.run = run);
         Profiled::Updated { before, face_changed }
     }
 
-    /// Takes in runs, sorted by id, that are all alive and announced. Nodes and memberships are
+    /// Takes in runs, sorted by id, that are all alive and announced. What their profiles say is
     /// shared, not copied.
     #[cfg(feature = "sim")]
     pub(super) fn acquaint<'a>(&mut self, others: impl Iterator<Item = &'a Acquaintance>) {
-        for Acquaintance { node, boot, version, incarnation, scopes } in others {
-            let (id, name) = (node.id(), node.node_name().clone());
+        for Acquaintance { run, incarnation } in others {
+            let id = run.node.id();
             assert!(self.peers.last().is_none_or(|last| *last < id), "runs come sorted by id");
-            let member = Member {
-                node: node.clone(),
-                boot: *boot,
-                version: *version,
-                incarnation: *incarnation,
-                state: State::Alive,
-                announced: true,
-                scopes: scopes.clone(),
-                last_heard: None,
-                by: None,
-                died: None,
-            };
+            let member = Member { announced: true, ..Member::new(run.clone(), *incarnation) };
             self.hash ^= entry_hash(id, member.stamp());
-            self.table.insert(id, member);
+            self.names.push(member.node.clone());
             self.peers.push(id);
-            assert!(self.names.insert(name, id).is_none(), "every name is there once");
+            self.table.insert(id, member);
         }
+        self.names.sort_unstable();
+        let mut pairs = self.names.windows(2);
+        assert!(pairs.all(|pair| pair[0].name() != pair[1].name()), "every name is there once");
+        self.names.shrink_to_fit();
+        self.peers.shrink_to_fit();
     }
 
     /// Takes in a claim about a run's state.
@@ -263,30 +283,35 @@ impl Members {
         claim: (State, Incarnation),
         by: Option<NodeId>,
     ) -> Claimed {
-        let Some(member) = self.table.get(&id) else {
+        let Some(member) = self.table.get(id) else {
             return Claimed::Unknown;
         };
-        let from = member.state;
+        let (from, to) = (member.state, claim.0);
         if !supersedes(claim, (from, member.incarnation)) {
             return Claimed::Old;
         }
-        if from.is_live() {
-            self.strike(id);
+        if let Some(grave) = self.graves.remove(&id) {
+            self.dead.remove(&(grave.died, id));
         }
-        let member = self.table.get_mut(&id).expect("it was found above");
-        if let Some(died) = member.died.take() {
-            self.dead.remove(&(died, id));
+        let incarnation = if to.is_final() { member.incarnation } else { claim.1 };
+        let change = |member: &mut Member| {
+            member.state = to;
+            member.incarnation = incarnation;
+        };
+        match (from.is_live(), to.is_live()) {
+            (true, true) => self.change(id, change),
+            (was_live, is_live) => {
+                if was_live {
+                    self.strike(id);
+                }
+                change(self.table.get_mut(id).expect("it was found above"));
+                if is_live {
+                    self.enlist(id);
+                }
+            }
         }
-        let to = claim.0;
-        member.state = to;
-        if !to.is_final() {
-            member.incarnation = claim.1;
-        }
-        member.by = by;
-        if to.is_live() {
-            self.enlist(id);
-        } else {
-            member.died = Some(now);
+        if !to.is_live() {
+            self.graves.insert(id, Grave { died: now, by });
             self.dead.insert((now, id));
         }
         Claimed::Changed { from, to }
@@ -294,28 +319,41 @@ impl Members {
 
     /// Changes this node's own entry.
     pub(super) fn update_local(&mut self, change: impl FnOnce(&mut Member)) {
-        let local = self.local;
-        self.strike(local);
-        change(self.table.get_mut(&local).expect("the local run is never removed"));
-        self.enlist(local);
+        self.change(self.local, change);
+    }
+
+    /// Changes a run that stays live, or dead, while hash and names follow.
+    fn change(&mut self, id: NodeId, change: impl FnOnce(&mut Member)) {
+        let member = self.table.get_mut(id).expect("callers looked it up");
+        let stamp = member.stamp();
+        change(member);
+        if member.state.is_live() {
+            self.hash ^= entry_hash(id, stamp) ^ entry_hash(id, member.stamp());
+            let place = self.names.binary_search_by(|node| node.name().cmp(member.node.name()));
+            if let Ok(at) = place
+                && self.names[at].id() == id
+            {
+                self.names[at] = member.node.clone();
+            }
+        }
     }
 
     /// Notes that the user knows of it.
     pub(super) fn announce(&mut self, id: NodeId) {
-        if let Some(member) = self.table.get_mut(&id) {
+        if let Some(member) = self.table.get_mut(id) {
             member.announced = true;
         }
     }
 
     /// Notes that the user was told that it is down.
     pub(super) fn withdraw(&mut self, id: NodeId) -> bool {
-        let member = self.table.get_mut(&id);
+        let member = self.table.get_mut(id);
         member.is_some_and(|member| std::mem::take(&mut member.announced))
     }
 
     pub(super) fn heard(&mut self, now: Instant, id: NodeId) {
-        if let Some(member) = self.table.get_mut(&id) {
-            member.last_heard = Some(now);
+        if let Some(member) = self.table.get_mut(id) {
+            (member.heard, member.heard_at) = (true, now);
         }
     }
 
@@ -327,7 +365,8 @@ impl Members {
             return None;
         }
         self.dead.pop_first();
-        self.table.remove(&id);
+        self.graves.remove(&id);
+        self.table.remove(id);
         Some(id)
     }
 
@@ -337,25 +376,31 @@ impl Members {
     }
 
     pub(super) fn local(&self) -> &Member {
-        &self.table[&self.local]
+        &self.table[self.local]
     }
 
     pub(super) fn find(&self, id: NodeId) -> Option<&Member> {
-        self.table.get(&id)
+        self.table.get(id)
     }
 
     pub(super) fn live(&self, id: NodeId) -> Option<&Member> {
-        self.table.get(&id).filter(|member| member.state.is_live())
+        self.table.get(id).filter(|member| member.state.is_live())
+    }
+
+    /// Who replaced a dead run, or who accused it.
+    pub(super) fn killer(&self, id: NodeId) -> Option<NodeId> {
+        self.graves.get(&id)?.by
     }
 
     /// The live run that has the name.
     pub(super) fn holder(&self, name: &str) -> Option<&Member> {
-        self.names.get(name).map(|id| &self.table[id])
+        let at = self.names.binary_search_by(|node| node.name().cmp(name)).ok()?;
+        Some(&self.table[self.names[at].id()])
     }
 
     /// The highest start stamp among the runs of the name, living and dead.
     pub(super) fn last_boot(&self, name: &str) -> Option<Boot> {
-        let dead = self.dead.iter().map(|(_, id)| &self.table[id]);
+        let dead = self.dead.iter().map(|(_, id)| &self.table[*id]);
         let named = dead.chain(self.holder(name)).filter(|member| member.node.name() == name);
         named.map(|member| member.boot).max()
     }
@@ -373,7 +418,7 @@ impl Members {
     /// The failed runs, which may come back.
     pub(super) fn failed(&self) -> Vec<NodeId> {
         let dead = self.dead.iter().map(|(_, id)| *id);
-        dead.filter(|id| self.table[id].state == State::Failed).collect()
+        dead.filter(|id| self.table[*id].state == State::Failed).collect()
     }
 
     pub(super) fn dead_count(&self) -> usize {
@@ -381,8 +426,7 @@ impl Members {
     }
 
     pub(super) fn range(&self, low: NodeId, high: NodeId) -> impl Iterator<Item = &Member> {
-        let entries = (low <= high).then(|| self.table.range(low..=high).map(|(_, member)| member));
-        entries.into_iter().flatten()
+        self.table.range(low, high).map(|(_, member)| member)
     }
 
     /// The live in short.
@@ -393,9 +437,12 @@ impl Members {
 
     /// Enters a live run into names, peers and hash. Who holds a name keeps it until it is struck.
     fn enlist(&mut self, id: NodeId) {
-        let member = &self.table[&id];
+        let member = &self.table[id];
         self.hash ^= entry_hash(id, member.stamp());
-        self.names.entry(member.node.node_name().clone()).or_insert(id);
+        let place = self.names.binary_search_by(|node| node.name().cmp(member.node.name()));
+        if let Err(at) = place {
+            self.names.insert(at, member.node.clone());
+        }
         if id != self.local
             && let Err(at) = self.peers.binary_search(&id)
         {
@@ -405,11 +452,10 @@ impl Members {
 
     /// Takes a live run out of names, peers and hash.
     fn strike(&mut self, id: NodeId) {
-        let member = &self.table[&id];
+        let member = &self.table[id];
         self.hash ^= entry_hash(id, member.stamp());
-        let name = member.node.node_name();
-        if self.names.get(name) == Some(&id) {
-            self.names.remove(name.as_str());
+        if let Ok(at) = self.names.binary_search(&member.node) {
+            self.names.remove(at);
         }
         if let Ok(at) = self.peers.binary_search(&id) {
             self.peers.remove(at);
@@ -420,15 +466,27 @@ impl Members {
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check(&self) {
         let live: Vec<_> =
-            self.table.iter().filter(|(_, m)| m.state.is_live()).map(|(id, _)| *id).collect();
-        let hash = live.iter().fold(0, |hash, id| hash ^ entry_hash(*id, self.table[id].stamp()));
+            self.table.iter().filter(|(_, m)| m.state.is_live()).map(|(id, _)| id).collect();
+        let hash = live.iter().fold(0, |hash, id| hash ^ entry_hash(*id, self.table[*id].stamp()));
         assert_eq!(hash, self.hash, "the summary follows the table");
         let peers: Vec<_> = live.iter().copied().filter(|id| *id != self.local).collect();
         assert_eq!(peers, self.peers, "the peers are the live others");
         assert_eq!(self.dead.len(), self.table.len() - live.len(), "whoever is not live is dead");
-        assert!(self.names.len() == live.len(), "one live run a name");
+        let graves = self.graves.iter().map(|(id, grave)| (grave.died, *id));
+        assert!(graves.collect::<BTreeSet<_>>() == self.dead, "all the dead have graves");
+        let names = self.names.iter().map(Node::name);
+        assert!(names.is_sorted_by(|a, b| a < b), "one live run a name");
+        let holders: BTreeSet<_> = self.names.iter().map(Node::id).collect();
+        assert_eq!(holders.into_iter().collect::<Vec<_>>(), live, "and one name a live run");
+        let current = |node: &Node| node.addr() == self.table[node.id()].node.addr();
+        assert!(self.names.iter().all(current), "names keep no former face alive");
         assert!(self.local().state == State::Alive || self.local().state.is_final());
     }
+}
+
+fn run_of(profile: &Profile, node: Node) -> Run {
+    let scopes = Box::from(&*profile.scopes);
+    Run { node, boot: profile.boot, version: profile.version, scopes }
 }
 
 fn node_of(profile: &Profile) -> Node {

@@ -509,6 +509,11 @@ impl Protocol {
             let listed: Vec<_> = members.filter(in_scope).copied().collect();
             assert_eq!(listed, table.peers(), "a scope lists the live members that say so");
         }
+        for id in self.members.peers() {
+            let suspected = self.members.live(*id).map(|member| member.state);
+            let suspected = suspected == Some(members::State::Suspect);
+            assert_eq!(self.suspicions.of(*id).is_some(), suspected, "a suspect has accusers");
+        }
         for id in self.announcing.keys() {
             assert!(self.members.live(*id).is_some_and(|member| !member.announced));
         }

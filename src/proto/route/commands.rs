@@ -1,7 +1,5 @@
 //! What the user asks for.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::super::goodbye::Goodbye;
@@ -95,7 +93,7 @@ impl Protocol {
             if self.members.peers().is_empty() {
                 // Nobody has seen this version of the profile: it may still say more.
                 let scopes = self.own_memberships();
-                self.members.update_local(|member| member.scopes = scopes);
+                self.members.update_local(|member| member.run_mut().scopes = scopes);
             }
         }
     }
@@ -130,8 +128,9 @@ impl Protocol {
         let scopes = self.own_memberships();
         let before = self.members.local().scopes.clone();
         self.members.update_local(|member| {
-            member.version += 1;
-            member.scopes = scopes.clone();
+            let run = member.run_mut();
+            run.version += 1;
+            run.scopes.clone_from(&scopes);
         });
         self.tell(Rumor::Profile(self.local), None);
         if self.phase == Phase::Joining {
@@ -143,7 +142,7 @@ impl Protocol {
         }
     }
 
-    fn own_memberships(&self) -> Arc<[Membership]> {
+    fn own_memberships(&self) -> Box<[Membership]> {
         let memberships = self
             .roles
             .scopes()
@@ -184,7 +183,7 @@ impl Protocol {
         self.members.update_local(|member| {
             let node = &member.node;
             let (name, id, addr) = (node.node_name().clone(), node.id(), node.addr());
-            member.node = crate::Node::new(name, id, addr, meta.clone());
+            member.run_mut().node = crate::Node::new(name, id, addr, meta.clone());
         });
         let node = self.local().clone();
         self.events.push_back(crate::Event::NodeUpdated { node });

@@ -28,7 +28,7 @@ pub struct Introduction {
 impl Introduction {
     /// The node that is introduced.
     pub fn node(&self) -> &Node {
-        &self.run.node
+        self.run.node()
     }
 }
 

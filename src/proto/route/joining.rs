@@ -113,7 +113,7 @@ impl Protocol {
     /// What comes of a join whose address is proven.
     fn judge(&mut self, origin: Origin, join: &Join) -> Verdict {
         if let Some(known) = self.members.find(origin.id) {
-            return match known.by.and_then(|by| self.addr_of(by)) {
+            return match self.members.killer(origin.id).and_then(|by| self.addr_of(by)) {
                 Some(holder) if known.state == State::Replaced => Verdict::NameTaken { holder },
                 _ => Verdict::Welcome,
             };
@@ -188,8 +188,9 @@ impl Protocol {
     fn raise_boot(&mut self, above: Boot) {
         let boot = Boot(above.0.saturating_add(1));
         self.members.update_local(|member| {
-            member.boot = member.boot.max(boot);
-            member.version += 1;
+            let run = member.run_mut();
+            run.boot = run.boot.max(boot);
+            run.version += 1;
         });
     }
 

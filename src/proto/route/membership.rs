@@ -1,11 +1,9 @@
 //! Who is a member: profiles, claims, and what a change of state brings with it.
 
-use std::sync::Arc;
-
 use super::super::clash::{Claimant, Decision, Standing};
 use super::super::fetch::Source;
 use super::super::health::Sign;
-use super::super::members::{Claimed, Member, Profiled, State};
+use super::super::members::{Claimed, Member, Profiled, Run, State};
 use super::super::piggyback::Rumor;
 use super::super::pull::Purpose;
 use super::super::roles::RoleSet;
@@ -140,20 +138,14 @@ impl Protocol {
     }
 
     /// A known run has a new profile.
-    fn profile_changed(
-        &mut self,
-        origin: Origin,
-        id: NodeId,
-        before: &Arc<[Membership]>,
-        face_changed: bool,
-    ) {
+    fn profile_changed(&mut self, origin: Origin, id: NodeId, before: &Run, face_changed: bool) {
         let Some(member) = self.members.find(id) else { return };
         let (announced, node, now) = (member.announced, member.node.clone(), member.scopes.clone());
         let live = member.state.is_live();
         if announced && face_changed {
             self.events.push_back(Event::NodeUpdated { node: node.clone() });
         }
-        for gone in before.iter().filter(|old| now.iter().all(|it| it.scope != old.scope)) {
+        for gone in before.scopes.iter().filter(|old| now.iter().all(|it| it.scope != old.scope)) {
             let name = self.roles.table(gone.scope).map(|table| table.name.clone());
             let held = self.roles.forget(gone.scope, id);
             let Some(scope) = name.filter(|_| announced) else { continue };
@@ -352,21 +344,22 @@ impl Protocol {
         let node_of = |id: NodeId| self.members.find(id).map(|member| member.node.clone());
         match to {
             State::Left => DownReason::Left,
-            State::Replaced => match member.by.and_then(node_of) {
+            State::Replaced => match self.members.killer(member.node.id()).and_then(node_of) {
                 Some(by) => DownReason::Replaced { by },
                 // Its profile is on its way: all that is known of it is its id.
-                None => DownReason::Replaced { by: Protocol::successor_of(member) },
+                None => DownReason::Replaced { by: self.successor_of(member) },
             },
             State::Alive | State::Suspect | State::Failed => {
                 let accusers = suspicion.map(|held| held.accusers.clone()).unwrap_or_default();
-                let accuser = accusers.first().copied().or(member.by);
+                let accuser =
+                    accusers.first().copied().or_else(|| self.members.killer(member.node.id()));
                 let mut witnesses: Vec<Node> = accusers.into_iter().filter_map(node_of).collect();
                 witnesses.sort_unstable();
                 let saw = Sight::Silence;
                 DownReason::Failed(Evidence {
                     accuser: accuser.and_then(node_of),
                     witnesses: witnesses.into_iter().map(|node| Witness { node, saw }).collect(),
-                    last_heard: member.last_heard.map(|at| self.now - at),
+                    last_heard: member.last_heard().map(|at| self.now - at),
                     local_health: self.health.score(),
                 })
             }
@@ -374,8 +367,8 @@ impl Protocol {
     }
 
     /// A run of which only the id is known, at the address of the one that it replaced.
-    fn successor_of(member: &Member) -> Node {
-        let id = member.by.unwrap_or(member.node.id());
+    fn successor_of(&self, member: &Member) -> Node {
+        let id = self.members.killer(member.node.id()).unwrap_or(member.node.id());
         let name = member.node.node_name().clone();
         Node::new(name, id, member.node.addr(), bytes::Bytes::new())
     }

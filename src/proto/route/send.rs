@@ -196,7 +196,7 @@ fn is_page(payload: &[u8]) -> bool {
 fn claim_frame(members: &Members, suspicions: &Suspicions, id: NodeId) -> Option<Frame> {
     let member = members.find(id)?;
     let incarnation = member.incarnation;
-    let by = member.by.unwrap_or(id);
+    let by = members.killer(id).unwrap_or(id);
     Some(match member.state {
         State::Alive => Alive { id, incarnation }.into(),
         State::Suspect => {
