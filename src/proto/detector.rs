@@ -24,6 +24,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::node::NodeId;
 use crate::time::Instant;
 
+use super::timer::Deadlines;
+
 /// Probes made for others at one time; further requests are ignored.
 const MAX_RELAYS: usize = 1024;
 
@@ -39,7 +41,7 @@ pub(super) struct Relay {
     pub(super) origin_seq: u32,
     /// Who was probed.
     pub(super) target: NodeId,
-    nack_at: Option<Instant>,
+    nacked: bool,
     forget_at: Instant,
 }
 
@@ -84,6 +86,8 @@ pub(super) struct Detector {
     next_seq: u32,
     round: Option<Round>,
     relays: BTreeMap<u32, Relay>,
+    /// When each of them is to be nacked, and after that, forgotten.
+    relay_deadlines: Deadlines<u32>,
 }
 
 impl Detector {
@@ -95,6 +99,7 @@ impl Detector {
             next_seq: rng.random(),
             round: None,
             relays: BTreeMap::new(),
+            relay_deadlines: Deadlines::default(),
         }
     }
 
@@ -183,6 +188,7 @@ impl Detector {
         match self.relays.get(&seq) {
             Some(relay) if relay.target == from => {
                 let relay = self.relays.remove(&seq).expect("it was found just now");
+                self.relay_deadlines.clear(seq);
                 Acked::Relay(relay)
             }
             _ => Acked::Nothing,
@@ -212,19 +218,23 @@ impl Detector {
             return None;
         }
         let seq = self.take_seq();
-        let nack_at = Some(now + timeout.mul_f64(NACK_SHARE));
         let forget_at = now + timeout * 4;
-        self.relays.insert(seq, Relay { origin, origin_seq, target, nack_at, forget_at });
+        let relay = Relay { origin, origin_seq, target, nacked: false, forget_at };
+        self.relays.insert(seq, relay);
+        self.relay_deadlines.set(seq, now + timeout.mul_f64(NACK_SHARE));
         Some(seq)
     }
 
     /// Forgets old probes made for others, and returns those whose nack is due.
     pub(super) fn due_nacks(&mut self, now: Instant) -> Vec<Relay> {
-        self.relays.retain(|_, relay| relay.forget_at > now);
         let mut due = Vec::new();
-        for relay in self.relays.values_mut() {
-            if relay.nack_at.is_some_and(|at| at <= now) {
-                relay.nack_at = None;
+        for seq in self.relay_deadlines.due(now) {
+            let relay = self.relays.get_mut(&seq).expect("only what waits has a deadline");
+            if relay.forget_at <= now {
+                self.relays.remove(&seq);
+                self.relay_deadlines.clear(seq);
+            } else if !std::mem::replace(&mut relay.nacked, true) {
+                self.relay_deadlines.set(seq, relay.forget_at);
                 due.push(*relay);
             }
         }
@@ -232,7 +242,7 @@ impl Detector {
     }
 
     pub(super) fn next_relay_deadline(&self) -> Option<Instant> {
-        self.relays.values().map(|relay| relay.nack_at.unwrap_or(relay.forget_at)).min()
+        self.relay_deadlines.next()
     }
 
     #[cfg(any(test, debug_assertions))]

@@ -20,6 +20,8 @@ use crate::time::Instant;
 use crate::wire::frame::{Object, Part};
 use crate::wire::limits::MAX_OBJECT_BYTES;
 
+use super::timer::Deadlines;
+
 /// Objects wanted at one time; what is beyond it waits for the next pull.
 const MAX_WANTS: usize = 4096;
 
@@ -57,7 +59,6 @@ struct Want {
     /// The version that settles it.
     least: u64,
     tries: u32,
-    retry_at: Instant,
     assembly: Option<Assembly>,
 }
 
@@ -77,6 +78,8 @@ struct Assembly {
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     wants: BTreeMap<Object, Want>,
+    /// When each is asked for again.
+    retries: Deadlines<Object>,
 }
 
 impl Fetches {
@@ -96,21 +99,29 @@ impl Fetches {
         if self.wants.len() >= MAX_WANTS {
             return false;
         }
-        let want = Want { source, least, tries: 1, retry_at: now + retry, assembly: None };
-        self.wants.insert(object, want);
+        self.wants.insert(object, Want { source, least, tries: 1, assembly: None });
+        self.retries.set(object, now + retry);
         true
     }
 
     /// An object came, or is known otherwise, at this version.
     pub(super) fn settle(&mut self, object: Object, version: u64) {
         if self.wants.get(&object).is_some_and(|want| want.least <= version) {
-            self.wants.remove(&object);
+            self.remove(object);
         }
+    }
+
+    fn remove(&mut self, object: Object) {
+        self.wants.remove(&object);
+        self.retries.clear(object);
     }
 
     /// The object is of no interest any more.
     pub(super) fn cancel(&mut self, of_interest: impl Fn(Object) -> bool) {
-        self.wants.retain(|object, _| of_interest(*object));
+        let objects: Vec<Object> = self.wants.keys().copied().collect();
+        for object in objects.into_iter().filter(|object| !of_interest(*object)) {
+            self.remove(object);
+        }
     }
 
     /// The source says that the object comes in parts. Asks for the first.
@@ -128,7 +139,7 @@ impl Fetches {
         }
         want.source = source;
         want.tries = 1;
-        want.retry_at = now + retry;
+        self.retries.set(object, now + retry);
         want.assembly = Some(Assembly {
             version,
             total: u32::MAX,
@@ -156,7 +167,7 @@ impl Fetches {
             return nothing;
         }
         want.tries = 1;
-        want.retry_at = now + retry;
+        self.retries.set(part.object, now + retry);
         if assembly.is_complete() {
             let bytes = std::mem::take(&mut assembly.bytes);
             want.assembly = None;
@@ -172,14 +183,15 @@ impl Fetches {
     /// Requests whose answers are overdue, asked again or elsewhere.
     pub(super) fn handle_timeout(&mut self, now: Instant, retry: Duration) -> Vec<Request> {
         let mut requests = Vec::new();
-        self.wants.retain(|_, want| want.tries < MAX_TRIES || want.retry_at > now);
-        for (&object, want) in &mut self.wants {
-            if want.retry_at > now {
+        for object in self.retries.due(now) {
+            let want = self.wants.get_mut(&object).expect("only what is wanted is asked for again");
+            if want.tries >= MAX_TRIES {
+                self.remove(object);
                 continue;
             }
             want.tries += 1;
             // Each try waits longer, so that a slow network is not flooded.
-            want.retry_at = now + retry * want.tries;
+            self.retries.set(object, now + retry * want.tries);
             let source = want.source;
             match &mut want.assembly {
                 Some(assembly) if want.tries <= MAX_TRIES / 2 => {
@@ -207,7 +219,7 @@ impl Fetches {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.wants.values().map(|want| want.retry_at).min()
+        self.retries.next()
     }
 
     pub(super) fn len(&self) -> usize {

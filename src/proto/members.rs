@@ -2,6 +2,7 @@
 //! claim about a run wins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -408,6 +409,12 @@ impl Members {
     /// All live runs but this one, sorted.
     pub(super) fn peers(&self) -> &[NodeId] {
         &self.peers
+    }
+
+    /// Whether a live run but this one is reached there.
+    pub(super) fn is_address_of_peer(&self, addr: SocketAddr) -> bool {
+        let mut others = self.table.iter().filter(|(id, _)| *id != self.local);
+        others.any(|(_, member)| member.state.is_live() && member.node.addr() == addr)
     }
 
     /// How many live runs there are, this one included.

@@ -52,7 +52,7 @@ use receipt::Receipts;
 use roles::RoleTables;
 use route::{Counters, Outgoing, PartCache};
 use suspicion::Suspicions;
-use timer::{Timer, TimerTable};
+use timer::{Deadlines, Timer, TimerTable};
 
 #[cfg(not(feature = "sim"))]
 use rules::Rules;
@@ -256,7 +256,7 @@ pub struct Protocol {
     timers: TimerTable,
 
     /// Nodes whose roles are still on their way, and when they are announced without them.
-    announcing: BTreeMap<NodeId, Instant>,
+    announcing: Deadlines<NodeId>,
     /// Seeds that have let this node in and are not in the table yet.
     welcomed: BTreeMap<NodeId, SocketAddr>,
     parts: PartCache,
@@ -333,7 +333,7 @@ impl Protocol {
             receipts: Receipts::default(),
             goodbye: None,
             timers: TimerTable::default(),
-            announcing: BTreeMap::new(),
+            announcing: Deadlines::default(),
             welcomed: BTreeMap::new(),
             parts: PartCache::default(),
             phase: Phase::Alone,
@@ -499,6 +499,7 @@ impl Protocol {
     pub fn check(&self) {
         self.members.check();
         self.roles.check();
+        self.suspicions.check();
         let mut probed = self.detector.probed().to_vec();
         probed.sort_unstable();
         assert_eq!(probed, self.members.peers(), "every live peer is probed, and nobody else");
@@ -515,7 +516,7 @@ impl Protocol {
             assert_eq!(self.suspicions.of(*id).is_some(), suspected, "a suspect has accusers");
         }
         for id in self.announcing.keys() {
-            assert!(self.members.live(*id).is_some_and(|member| !member.announced));
+            assert!(self.members.live(id).is_some_and(|member| !member.announced));
         }
     }
 

@@ -16,6 +16,8 @@ use crate::node::NodeId;
 use crate::time::Instant;
 use crate::wire::frame::Incarnation;
 
+use super::timer::Deadlines;
+
 /// Independent confirmations that bring the deadline down to its minimum (Lifeguard's K, section
 /// V: 3).
 const CONFIRMATIONS: usize = 3;
@@ -65,6 +67,7 @@ pub(super) enum Accused {
 #[derive(Debug, Default)]
 pub(super) struct Suspicions {
     by_node: BTreeMap<NodeId, Suspicion>,
+    deadlines: Deadlines<NodeId>,
 }
 
 impl Suspicions {
@@ -85,6 +88,7 @@ impl Suspicions {
                 return Accused::Known;
             }
             held.accusers.push(by);
+            self.deadlines.set(id, held.deadline());
             return Accused::Confirmed;
         }
         let min = min_timeout(config, alive);
@@ -97,19 +101,21 @@ impl Suspicions {
             // Neither the suspect nor its accuser can confirm.
             needed: CONFIRMATIONS.min(alive.saturating_sub(2)),
         };
+        self.deadlines.set(id, suspicion.deadline());
         self.by_node.insert(id, suspicion);
         Accused::New
     }
 
     /// Ends a suspicion, whatever it came to.
     pub(super) fn remove(&mut self, id: NodeId) -> Option<Suspicion> {
+        self.deadlines.clear(id);
         self.by_node.remove(&id)
     }
 
     /// A suspicion whose deadline has passed; the caller declares the verdict and removes it.
     pub(super) fn expired(&self, now: Instant) -> Option<(NodeId, Incarnation)> {
-        let mut due = self.by_node.iter().filter(|(_, held)| held.deadline() <= now);
-        due.next().map(|(id, held)| (*id, held.incarnation))
+        let id = *self.deadlines.due(now).first()?;
+        Some((id, self.by_node[&id].incarnation))
     }
 
     pub(super) fn of(&self, id: NodeId) -> Option<&Suspicion> {
@@ -121,7 +127,15 @@ impl Suspicions {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.by_node.values().map(Suspicion::deadline).min()
+        self.deadlines.next()
+    }
+
+    /// What must always hold.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check(&self) {
+        let first = self.by_node.values().map(Suspicion::deadline).min();
+        assert_eq!(self.deadlines.next(), first, "the first deadline is a suspicion's");
+        assert!(self.deadlines.keys().eq(self.by_node.keys().copied()));
     }
 }
 

@@ -1,4 +1,6 @@
-//! One enum of timers, one table.
+//! One enum of timers, one table; and deadlines by key for those who have many.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::time::Instant;
 
@@ -96,6 +98,56 @@ impl TimerTable {
     }
 }
 
+/// A deadline for each of several keys, and the first of them at hand.
+#[derive(Debug)]
+pub(super) struct Deadlines<K> {
+    by_key: BTreeMap<K, Instant>,
+    in_order: BTreeSet<(Instant, K)>,
+}
+
+impl<K: Ord> Default for Deadlines<K> {
+    fn default() -> Deadlines<K> {
+        Deadlines { by_key: BTreeMap::new(), in_order: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Copy> Deadlines<K> {
+    /// Sets a key's deadline, whatever it was before.
+    pub(super) fn set(&mut self, key: K, deadline: Instant) {
+        self.clear(key);
+        self.by_key.insert(key, deadline);
+        self.in_order.insert((deadline, key));
+    }
+
+    pub(super) fn clear(&mut self, key: K) {
+        if let Some(deadline) = self.by_key.remove(&key) {
+            self.in_order.remove(&(deadline, key));
+        }
+    }
+
+    pub(super) fn contains(&self, key: K) -> bool {
+        self.by_key.contains_key(&key)
+    }
+
+    /// The keys, in order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = K> {
+        self.by_key.keys().copied()
+    }
+
+    /// The keys that are due, in the order of the keys.
+    pub(super) fn due(&self, now: Instant) -> Vec<K> {
+        let due = self.in_order.iter().take_while(|(deadline, _)| *deadline <= now);
+        let mut due: Vec<K> = due.map(|(_, key)| *key).collect();
+        due.sort_unstable();
+        due
+    }
+
+    /// The earliest deadline.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.in_order.first().map(|(deadline, _)| *deadline)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +165,22 @@ mod tests {
         assert_eq!(table.take_due(at(25)), Some(Timer::Probe));
         assert_eq!(table.take_due(at(25)), Some(Timer::Gossip));
         assert_eq!(table.take_due(at(99)), None);
+    }
+
+    #[test]
+    fn deadlines_are_due_in_the_order_of_their_keys() {
+        let mut deadlines = Deadlines::default();
+        let at = Instant::from_micros;
+        for (key, deadline) in [(3, 10), (1, 20), (2, 30), (3, 25)] {
+            deadlines.set(key, at(deadline));
+        }
+        assert_eq!(deadlines.next(), Some(at(20)));
+        assert_eq!(deadlines.due(at(25)), [1, 3]);
+        deadlines.clear(1);
+        deadlines.clear(1);
+        assert_eq!(deadlines.next(), Some(at(25)));
+        assert!(deadlines.contains(3) && !deadlines.contains(1));
+        assert_eq!(deadlines.keys().collect::<Vec<_>>(), [2, 3]);
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Protocol {
             }
         }
         // Who waited for roles of this scope need not any more.
-        for id in self.announcing.keys().copied().collect::<Vec<_>>() {
+        for id in self.announcing.keys().collect::<Vec<_>>() {
             self.try_announce(id);
         }
         self.publish_profile();

@@ -227,7 +227,7 @@ impl Protocol {
         let first = |purpose| matches!(purpose, Purpose::Join | Purpose::Scope(_));
         if self.phase == Phase::Joining && !self.pulls.is_for(first) {
             // Whoever's roles could not be pulled is announced without them, now.
-            let waiting: Vec<NodeId> = self.announcing.keys().copied().collect();
+            let waiting: Vec<NodeId> = self.announcing.keys().collect();
             for id in waiting {
                 self.try_announce(id);
             }

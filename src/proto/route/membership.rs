@@ -122,7 +122,7 @@ impl Protocol {
     /// What a run's coming alive brings with it, for the first time or again.
     fn enter(&mut self, origin: Option<Origin>, id: NodeId) {
         self.detector.add(id, &mut self.rng);
-        self.announcing.insert(id, self.now + self.config.pull_timeout);
+        self.announcing.set(id, self.now + self.config.pull_timeout);
         for membership in self.shared_memberships(id) {
             self.roles.list(membership.scope, id);
             self.fetch_missing_roles(origin, id, membership);
@@ -167,7 +167,7 @@ impl Protocol {
 
     /// Tells the user of a run, once its roles in shared scopes are here.
     pub(super) fn try_announce(&mut self, id: NodeId) {
-        if !self.announcing.contains_key(&id) {
+        if !self.announcing.contains(id) {
             return;
         }
         let here = self.shared_memberships(id).iter().all(|membership| {
@@ -181,7 +181,7 @@ impl Protocol {
 
     /// Tells the user of a run, and of the roles that are known of it.
     pub(super) fn announce(&mut self, id: NodeId) {
-        self.announcing.remove(&id);
+        self.announcing.clear(id);
         self.members.announce(id);
         let Some(node) = self.members.live(id).map(|member| member.node.clone()) else { return };
         tracing::info!(node = %node, id = %id, addr = %node.addr(), "node up");
@@ -318,7 +318,7 @@ impl Protocol {
     fn fall(&mut self, id: NodeId, to: State) {
         let suspicion = self.suspicions.remove(id);
         self.detector.remove(id);
-        self.announcing.remove(&id);
+        self.announcing.clear(id);
         let announced = self.members.withdraw(id);
         let shown = if announced { self.shown_roles(id) } else { Vec::new() };
         for membership in self.shared_memberships(id) {

@@ -217,7 +217,7 @@ impl Protocol {
     }
 
     pub(super) fn is_address_of_member(&self, addr: SocketAddr) -> bool {
-        self.members.peers().iter().any(|id| self.addr_of(*id) == Some(addr))
+        self.members.is_address_of_peer(addr)
     }
 
     /// Somebody wants to know who this node is.

@@ -83,7 +83,7 @@ impl Protocol {
         timers.set(Timer::Fetch, self.fetches.next_deadline());
         timers.set(Timer::Join, self.joins.next_deadline());
         timers.set(Timer::Clash, self.clashes.next_deadline());
-        timers.set(Timer::Announce, self.announcing.values().min().copied());
+        timers.set(Timer::Announce, self.announcing.next());
         timers.set(Timer::Leave, self.goodbye.as_ref().map(Goodbye::next_deadline));
         timers.set(Timer::Receipt, self.receipts.next_deadline());
         timers.set(Timer::Purge, self.members.next_forget(self.now, retention));
@@ -203,9 +203,7 @@ impl Protocol {
 
     /// Nodes whose roles have not come in time are announced without them; the pull repairs that.
     fn announce_overdue(&mut self) {
-        let overdue = self.announcing.iter().filter(|(_, deadline)| **deadline <= self.now);
-        let overdue: Vec<NodeId> = overdue.map(|(id, _)| *id).collect();
-        for id in overdue {
+        for id in self.announcing.due(self.now) {
             self.announce(id);
         }
     }
