@@ -5,7 +5,9 @@
 //! generation at or above the set's floor: the marks above it are all there, removals included.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use crate::id_map::IdMap;
 use crate::node::{Generation, NodeId, ScopeName};
 use crate::role::Role;
 use crate::wire::frame::{RoleOp, Roles, Summary};
@@ -22,15 +24,15 @@ struct Mark {
 }
 
 /// One node's roles in one scope.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RoleSet {
     generation: Generation,
     /// Deltas from below it cannot be made: removals before it are forgotten.
     floor: Generation,
-    marks: BTreeMap<Role, Mark>,
+    /// Sorted by role.
+    marks: Vec<(Role, Mark)>,
     held: usize,
     bytes: usize,
-    live: bool,
 }
 
 /// The difference that a change made, as the user sees it: roles, and whether they are held now, in
@@ -76,21 +78,56 @@ impl RoleSet {
     }
 
     pub(super) fn holds(&self, role: &Role) -> bool {
-        self.marks.get(role).is_some_and(|mark| mark.held)
+        self.mark_of(role).is_some_and(|mark| mark.held)
     }
 
-    /// Marks a role; says whether that changed whether it is held.
-    fn mark(&mut self, role: Role, mark: Mark) -> bool {
-        let len = role.as_bytes().len();
-        let before = self.marks.insert(role, mark).is_some_and(|old| old.held);
-        if mark.held && !before {
-            self.held += 1;
-            self.bytes += len;
-        } else if !mark.held && before {
-            self.held -= 1;
-            self.bytes -= len;
+    fn mark_of(&self, role: &Role) -> Option<Mark> {
+        Some(self.marks[self.place(role).ok()?].1)
+    }
+
+    fn place(&self, role: &Role) -> Result<usize, usize> {
+        self.marks.binary_search_by(|(other, _)| other.cmp(role))
+    }
+
+    /// Marks roles, each named once; returns those of which that changed whether they are held.
+    fn mark(&mut self, news: Vec<(Role, Mark)>) -> Vec<(Role, bool)> {
+        let (mut changes, mut fresh) = (Vec::new(), Vec::new());
+        for (role, mark) in news {
+            let before = if let Ok(at) = self.place(&role) {
+                std::mem::replace(&mut self.marks[at].1, mark).held
+            } else {
+                fresh.push((role.clone(), mark));
+                false
+            };
+            let len = role.as_bytes().len();
+            if mark.held && !before {
+                self.held += 1;
+                self.bytes += len;
+            } else if !mark.held && before {
+                self.held -= 1;
+                self.bytes -= len;
+            }
+            if mark.held != before {
+                changes.push((role, mark.held));
+            }
         }
-        mark.held != before
+        self.add(fresh);
+        changes
+    }
+
+    /// Adds marks of roles that have none.
+    fn add(&mut self, mut fresh: Vec<(Role, Mark)>) {
+        if fresh.len() == 1 {
+            let entry = fresh.remove(0);
+            let at = self.marks.partition_point(|(role, _)| *role < entry.0);
+            self.marks.insert(at, entry);
+            return;
+        }
+        fresh.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        self.marks.reserve_exact(fresh.len());
+        self.marks.append(&mut fresh);
+        // Two sorted runs: this sort merges them.
+        self.marks.sort_by(|a, b| a.0.cmp(&b.0));
     }
 
     /// Forgets the older half of the removals when there are too many.
@@ -99,19 +136,19 @@ impl RoleSet {
         if removals <= MIN_TOMBSTONES.max(self.held) {
             return;
         }
-        let marks = self.marks.values();
-        let mut ages: Vec<_> = marks.filter(|mark| !mark.held).map(|mark| mark.at).collect();
+        let removed = self.marks.iter().filter(|(_, mark)| !mark.held);
+        let mut ages: Vec<_> = removed.map(|(_, mark)| mark.at).collect();
         let middle = ages.len() / 2;
         let (_, &mut cut, _) = ages.select_nth_unstable(middle);
         self.floor = self.floor.max(cut);
-        self.marks.retain(|_, mark| mark.held || mark.at > cut);
+        self.marks.retain(|(_, mark)| mark.held || mark.at > cut);
     }
 
     /// What is new in a delta: when each role was taken or given up.
     fn news<'a>(&'a self, delta: &'a Roles) -> impl Iterator<Item = (&'a Role, Mark)> {
         delta.ops.iter().filter_map(|op| {
             let at = Generation::from_u64(delta.from.as_u64().saturating_add(op.code >> 1));
-            let known = self.marks.get(&op.role).map_or(Generation::ZERO, |mark| mark.at);
+            let known = self.mark_of(&op.role).map_or(Generation::ZERO, |mark| mark.at);
             let new = at > known.max(self.generation) && at <= delta.to;
             new.then_some((&op.role, Mark { at, held: op.code & 1 == 0 }))
         })
@@ -120,22 +157,18 @@ impl RoleSet {
     fn apply_delta(&mut self, delta: &Roles) -> Difference {
         let mut news: Vec<_> = self.news(delta).map(|(role, mark)| (role.clone(), mark)).collect();
         news.sort_by_key(|(_, mark)| mark.at);
-        news.retain(|(role, mark)| self.mark(role.clone(), *mark));
+        let changes = self.mark(news);
         self.generation = delta.to;
         self.prune();
-        Difference { changes: news.into_iter().map(|(role, mark)| (role, mark.held)).collect() }
+        Difference { changes }
     }
 
     fn replace_with(&mut self, whole: &Roles) -> Difference {
-        let old = std::mem::replace(self, RoleSet { live: self.live, ..RoleSet::default() });
-        let mut changes = Vec::new();
-        for op in &whole.ops {
-            // What is newer than the floor of a whole set is not known, so its floor is its end.
-            self.mark(op.role.clone(), Mark { at: whole.to, held: true });
-            if !old.holds(&op.role) {
-                changes.push((op.role.clone(), true));
-            }
-        }
+        let old = std::mem::take(self);
+        // What is newer than the floor of a whole set is not known, so its floor is its end.
+        let mark = Mark { at: whole.to, held: true };
+        let mut changes = self.mark(whole.ops.iter().map(|op| (op.role.clone(), mark)).collect());
+        changes.retain(|(role, _)| !old.holds(role));
         let removed = old.held().filter(|role| !self.holds(role));
         changes.extend(removed.map(|role| (role.clone(), false)));
         self.generation = whole.to;
@@ -176,7 +209,7 @@ impl RoleSet {
         let ops = if whole {
             self.held().map(|role| RoleOp { code: 0, role: role.clone() }).collect()
         } else {
-            let op = |(role, mark): (&Role, &Mark)| RoleOp {
+            let op = |(role, mark): &(Role, Mark)| RoleOp {
                 code: (mark.at.as_u64() - from.as_u64()) << 1 | u64::from(!mark.held),
                 role: role.clone(),
             };
@@ -187,11 +220,18 @@ impl RoleSet {
     }
 }
 
+/// A node in a scope. The set behind it may be shared with other observers, in a simulation.
+#[derive(Debug, Default)]
+struct Listed {
+    set: Arc<RoleSet>,
+    live: bool,
+}
+
 /// One scope that this node is in.
 #[derive(Debug)]
 pub(super) struct RoleTable {
     pub(super) name: ScopeName,
-    sets: BTreeMap<NodeId, RoleSet>,
+    sets: IdMap<Listed>,
     /// The live members of the scope but this node, sorted.
     peers: Vec<NodeId>,
     /// Exclusive-or over the live.
@@ -206,7 +246,7 @@ impl RoleTable {
     }
 
     pub(super) fn set(&self, id: NodeId) -> Option<&RoleSet> {
-        self.sets.get(&id)
+        self.sets.get(id).map(|listed| &*listed.set)
     }
 
     pub(super) fn summary(&self) -> Summary {
@@ -219,13 +259,12 @@ impl RoleTable {
         low: NodeId,
         high: NodeId,
     ) -> impl Iterator<Item = (NodeId, Generation)> {
-        let sets = (low <= high).then(|| self.sets.range(low..=high));
-        let live = sets.into_iter().flatten().filter(|(_, set)| set.live);
-        live.map(|(id, set)| (*id, set.generation))
+        let live = self.sets.range(low, high).filter(|(_, listed)| listed.live);
+        live.map(|(id, listed)| (id, listed.set.generation))
     }
 
     fn toggle_hash(&mut self, id: NodeId) {
-        self.hash ^= entry_hash(id, self.sets[&id].generation.as_u64());
+        self.hash ^= entry_hash(id, self.sets[id].set.generation.as_u64());
     }
 }
 
@@ -245,7 +284,8 @@ impl RoleTables {
 
     /// Joins a scope; this node's generation there goes on where it was.
     pub(super) fn join(&mut self, scope: ScopeId, name: ScopeName) {
-        let table = RoleTable { name, sets: BTreeMap::new(), peers: Vec::new(), hash: 0, count: 0 };
+        let table =
+            RoleTable { name, sets: IdMap::default(), peers: Vec::new(), hash: 0, count: 0 };
         self.tables.insert(scope, table);
         self.list(scope, self.local);
         let generation = self.rested.remove(&scope).unwrap_or_default();
@@ -258,7 +298,7 @@ impl RoleTables {
     /// Leaves a scope, and returns its table.
     pub(super) fn leave(&mut self, scope: ScopeId) -> Option<RoleTable> {
         let table = self.tables.remove(&scope)?;
-        let own = &table.sets[&self.local];
+        let own = &table.sets[self.local].set;
         // Leaving is a change of its own where there were roles.
         let generation = if own.held == 0 { own.generation } else { own.generation.next() };
         self.rested.insert(scope, generation);
@@ -269,9 +309,13 @@ impl RoleTables {
     pub(super) fn list(&mut self, scope: ScopeId, id: NodeId) {
         let local = self.local;
         let Some(table) = self.tables.get_mut(&scope) else { return };
-        let set = table.sets.entry(id).or_default();
-        if std::mem::replace(&mut set.live, true) {
-            return;
+        match table.sets.get_mut(id) {
+            Some(listed) if listed.live => return,
+            Some(listed) => listed.live = true,
+            None => {
+                let replaced = table.sets.insert(id, Listed { live: true, ..Listed::default() });
+                debug_assert!(replaced.is_none(), "it was looked up just now");
+            }
         }
         table.toggle_hash(id);
         table.count += 1;
@@ -285,12 +329,12 @@ impl RoleTables {
     /// Notes that a node in the scope is dead; its roles are kept, unseen, in case it comes back.
     pub(super) fn hide(&mut self, scope: ScopeId, id: NodeId) {
         let Some(table) = self.tables.get_mut(&scope) else { return };
-        if !table.sets.get(&id).is_some_and(|set| set.live) {
+        if !table.sets.get(id).is_some_and(|listed| listed.live) {
             return;
         }
         table.toggle_hash(id);
         table.count -= 1;
-        table.sets.get_mut(&id).expect("it was found just now").live = false;
+        table.sets.get_mut(id).expect("it was found just now").live = false;
         if let Ok(at) = table.peers.binary_search(&id) {
             table.peers.remove(at);
         }
@@ -300,14 +344,14 @@ impl RoleTables {
     pub(super) fn forget(&mut self, scope: ScopeId, id: NodeId) -> Vec<Role> {
         self.hide(scope, id);
         let table = self.tables.get_mut(&scope);
-        let set = table.and_then(|table| table.sets.remove(&id));
-        set.map(|set| set.held().cloned().collect()).unwrap_or_default()
+        let listed = table.and_then(|table| table.sets.remove(id));
+        listed.map(|listed| listed.set.held().cloned().collect()).unwrap_or_default()
     }
 
     /// Takes in a delta.
     pub(super) fn merge(&mut self, delta: &Roles) -> Merged {
         let table = self.tables.get(&delta.scope);
-        let Some(set) = table.and_then(|table| table.sets.get(&delta.id)) else {
+        let Some(set) = table.and_then(|table| table.set(delta.id)) else {
             return Merged::Unlisted;
         };
         let known = set.generation;
@@ -334,7 +378,7 @@ impl RoleTables {
         roles: impl Iterator<Item = Role>,
         held: bool,
     ) -> Option<Difference> {
-        let own = &self.tables[&scope].sets[&self.local];
+        let own = &self.tables[&scope].sets[self.local].set;
         let at = own.generation.next();
         let mut roles: Vec<Role> = roles.filter(|role| own.holds(role) != held).collect();
         roles.sort_unstable();
@@ -343,13 +387,28 @@ impl RoleTables {
             return None;
         }
         self.edit(scope, self.local, |set| {
-            for role in &roles {
-                set.mark(role.clone(), Mark { at, held });
-            }
+            let changes = set.mark(roles.into_iter().map(|it| (it, Mark { at, held })).collect());
             set.generation = at;
             set.prune();
-        });
-        Some(Difference { changes: roles.into_iter().map(|role| (role, held)).collect() })
+            Some(Difference { changes })
+        })
+    }
+
+    /// A node's roles in a scope, to be shared.
+    #[cfg(feature = "sim")]
+    pub(super) fn shared(&self, scope: ScopeId, id: NodeId) -> Option<Arc<RoleSet>> {
+        Some(self.tables.get(&scope)?.sets.get(id)?.set.clone())
+    }
+
+    /// Notes that a live node is in the scope with these roles, if this node is in it too.
+    #[cfg(feature = "sim")]
+    pub(super) fn acquaint(&mut self, scope: ScopeId, id: NodeId, set: &Arc<RoleSet>) {
+        let Some(table) = self.tables.get_mut(&scope) else { return };
+        let replaced = table.sets.insert(id, Listed { set: set.clone(), live: true });
+        assert!(replaced.is_none(), "a node is introduced once");
+        table.toggle_hash(id);
+        table.count += 1;
+        table.peers.push(id);
     }
 
     /// The delta of a node's roles from `from` on, if this node has them.
@@ -362,7 +421,7 @@ impl RoleTables {
     }
 
     pub(super) fn set(&self, scope: ScopeId, id: NodeId) -> Option<&RoleSet> {
-        self.tables.get(&scope)?.sets.get(&id)
+        self.tables.get(&scope)?.set(id)
     }
 
     /// The scopes that this node is in, by id.
@@ -383,11 +442,12 @@ impl RoleTables {
     /// Changes a set while the table's hash follows.
     fn edit<R>(&mut self, scope: ScopeId, id: NodeId, change: impl FnOnce(&mut RoleSet) -> R) -> R {
         let table = self.tables.get_mut(&scope).expect("callers looked the scope up");
-        let live = table.sets[&id].live;
+        let live = table.sets[id].live;
         if live {
             table.toggle_hash(id);
         }
-        let result = change(table.sets.get_mut(&id).expect("callers looked the node up"));
+        let listed = table.sets.get_mut(id).expect("callers looked the node up");
+        let result = change(Arc::make_mut(&mut listed.set));
         if live {
             table.toggle_hash(id);
         }
@@ -398,18 +458,18 @@ impl RoleTables {
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check(&self) {
         for table in self.tables.values() {
-            let live = table.sets.iter().filter(|(_, set)| set.live);
-            let hash = live
-                .clone()
-                .fold(0, |hash, (id, set)| hash ^ entry_hash(*id, set.generation.as_u64()));
+            let live = || table.sets.iter().filter(|(_, listed)| listed.live);
+            let stamped = live().map(|(id, it)| entry_hash(id, it.set.generation.as_u64()));
+            let hash = stamped.fold(0, |hash, entry| hash ^ entry);
             assert_eq!(hash, table.hash, "the summary follows the table");
-            assert_eq!(live.clone().count(), table.count as usize);
-            let peers: Vec<_> = live.map(|(id, _)| *id).filter(|id| *id != self.local).collect();
+            assert_eq!(live().count(), table.count as usize);
+            let peers: Vec<_> = live().map(|(id, _)| id).filter(|id| *id != self.local).collect();
             assert_eq!(peers, table.peers);
-            for set in table.sets.values() {
+            for (_, Listed { set, .. }) in table.sets.iter() {
+                assert!(set.marks.is_sorted_by(|a, b| a.0 < b.0), "each role has one mark");
                 assert_eq!(set.held().count(), set.held);
                 assert!(set.floor <= set.generation);
-                assert!(set.marks.values().all(|mark| mark.at <= set.generation));
+                assert!(set.marks.iter().all(|(_, mark)| mark.at <= set.generation));
             }
         }
     }

@@ -11,18 +11,18 @@ use super::super::join::Joins;
 use super::super::members::Acquaintance;
 use super::super::piggyback::Piggyback;
 use super::super::pull::Pulls;
-use super::super::roles::Merged;
+use super::super::roles::RoleSet;
 use super::super::timer::{Timer, TimerTable};
 use super::super::{Phase, Protocol};
-use crate::node::{Generation, Node};
-use crate::wire::frame::Roles;
+use crate::node::Node;
+use crate::wire::ScopeId;
 
 /// What everybody knows of a node, to be handed to [`Protocol::acquaint`]. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Introduction {
     run: Acquaintance,
-    /// Its whole role set in each scope it is in.
-    roles: Arc<[Roles]>,
+    /// Its roles in each scope it is in.
+    roles: Arc<[(ScopeId, Arc<RoleSet>)]>,
 }
 
 impl Introduction {
@@ -35,11 +35,10 @@ impl Introduction {
 impl Protocol {
     /// What others would know of this node, had they known it for long.
     pub fn introduction(&self) -> Introduction {
-        let own =
-            |(scope, _)| self.roles.delta(scope, self.local, Generation::ZERO).expect("it is in");
+        let own = |(scope, _)| Some((scope, self.roles.shared(scope, self.local)?));
         Introduction {
             run: self.members.local().acquaintance(),
-            roles: self.roles.scopes().map(own).collect(),
+            roles: self.roles.scopes().filter_map(own).collect(),
         }
     }
 
@@ -60,11 +59,9 @@ impl Protocol {
         let others = everybody.iter().filter(|it| it.node().id() != self.local);
         self.members.acquaint(others.clone().map(|it| &it.run));
         self.detector.acquaint(self.members.peers(), &mut self.rng);
-        for roles in others.flat_map(|it| it.roles.iter()) {
-            self.roles.list(roles.scope, roles.id);
-            match self.roles.merge(roles) {
-                Merged::Changed { .. } | Merged::Known | Merged::Unlisted => {}
-                Merged::Gap { .. } | Merged::Refused => panic!("an introduction is a whole set"),
+        for other in others {
+            for (scope, set) in other.roles.iter() {
+                self.roles.acquaint(*scope, other.node().id(), set);
             }
         }
         self.phase = Phase::Synced;
