@@ -36,6 +36,7 @@ use crate::error::ConfigError;
 /// quick.validate().unwrap();
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(documented::DocumentedFields))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// To how many random members a node gossips per round, for the cluster and for each scope

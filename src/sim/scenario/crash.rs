@@ -22,6 +22,7 @@ pub struct Crash;
 
 /// How a death became known.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "cli", derive(documented::DocumentedFields))]
 pub struct CrashFigures {
     /// Until the first node declares it down: median of the trials.
     pub first_p50_ms: Option<f64>,

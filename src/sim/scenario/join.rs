@@ -22,6 +22,7 @@ pub struct Join;
 
 /// How a newcomer got on.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "cli", derive(documented::DocumentedFields))]
 pub struct JoinFigures {
     /// Until the last of the others knows it: median of the trials.
     pub known_by_all_p50_ms: Option<f64>,

@@ -27,6 +27,7 @@ pub struct Spread;
 
 /// How a change spread.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "cli", derive(documented::DocumentedFields))]
 pub struct SpreadFigures {
     /// Until half of the nodes have it: median of the trials.
     pub half_p50_ms: Option<f64>,

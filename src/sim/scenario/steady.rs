@@ -15,6 +15,7 @@ pub struct Steady;
 
 /// What a quiet cluster costs.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "cli", derive(documented::DocumentedFields))]
 pub struct SteadyFigures {
     /// UDP payload that a node sends per second.
     pub bytes_per_node_s: f64,

@@ -23,6 +23,7 @@ pub struct Storm;
 
 /// How a cluster formed.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "cli", derive(documented::DocumentedFields))]
 pub struct StormFigures {
     /// From the first start until every node knows every other and its roles: median of the trials,
     /// of those in which that came about.

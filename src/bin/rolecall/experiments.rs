@@ -1,0 +1,150 @@
+//! The scenarios by name. One more is a variant of [`Experiments`], a line in its `job`, and an
+//! [`Experiment`] that knows the scenario's own arguments.
+
+use std::fmt::Debug;
+
+use clap::{Args, Subcommand};
+use documented::DocumentedFields;
+use rolecall::sim::scenario::{Crash, Join, Scenario, Setup, Spread, Steady, Storm};
+
+use crate::job::{Job, Run};
+
+/// Which scenario, and what it is told.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum Experiments {
+    /// Nothing happens: what is sent, suspected, allocated and computed
+    #[command(after_help = "Makes 1 trial, which lasts --duration (60 s).")]
+    Steady(Run<SteadyArgs>),
+    /// One node takes a role: until every other one knows it
+    #[command(after_help = "Makes 100 trials, fewer of more than 512 nodes.")]
+    Spread(Run<SpreadArgs>),
+    /// One node dies silently: until the first, and until the last has noticed
+    #[command(after_help = "Makes 50 trials, fewer of more than 512 nodes.")]
+    Crash(Run<CrashArgs>),
+    /// One node joins: until all know it, and until it knows all
+    #[command(after_help = "Makes 20 trials, fewer of more than 512 nodes.")]
+    Join(Run<JoinArgs>),
+    /// All nodes start within a second: until everybody knows everybody
+    #[command(after_help = "Makes 5 trials, fewer of more than 256 nodes.")]
+    Storm(Run<StormArgs>),
+}
+
+impl Experiments {
+    pub(crate) fn job(self) -> Box<dyn Job> {
+        match self {
+            Experiments::Steady(run) => Box::new(run),
+            Experiments::Spread(run) => Box::new(run),
+            Experiments::Crash(run) => Box::new(run),
+            Experiments::Join(run) => Box::new(run),
+            Experiments::Storm(run) => Box::new(run),
+        }
+    }
+}
+
+/// What the command adds to a scenario; implemented by the scenario's own arguments.
+pub(crate) trait Experiment: Args + Clone + Debug {
+    /// Its figures' doc comments are their meanings in the table.
+    type Scenario: Scenario<Trial: Send, Figures: DocumentedFields> + Sync;
+
+    /// Whether `--duration` says anything to it.
+    const LASTS: bool = false;
+
+    /// The scenario as the arguments want it.
+    fn scenario(&self) -> Result<Self::Scenario, String>;
+
+    /// How many trials it makes unless told otherwise, so that they take about a minute at most.
+    fn trials(&self, nodes: u32) -> u32;
+
+    /// The seeds of its trials.
+    fn seeds(&self, setup: &Setup) -> Vec<u64> {
+        setup.seeds().collect()
+    }
+}
+
+/// So many trials of up to so many nodes, and in proportion fewer of more.
+fn scaled(trials: u32, up_to: u32, nodes: u32) -> u32 {
+    let scaled = u64::from(trials) * u64::from(up_to) / u64::from(nodes.max(up_to));
+    u32::try_from(scaled).unwrap_or(trials).max(1)
+}
+
+/// Nothing but what all scenarios are told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SteadyArgs {}
+
+impl Experiment for SteadyArgs {
+    type Scenario = Steady;
+
+    const LASTS: bool = true;
+
+    fn scenario(&self) -> Result<Steady, String> {
+        Ok(Steady)
+    }
+
+    fn trials(&self, _: u32) -> u32 {
+        1
+    }
+}
+
+/// Nothing but what all scenarios are told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SpreadArgs {}
+
+impl Experiment for SpreadArgs {
+    type Scenario = Spread;
+
+    fn scenario(&self) -> Result<Spread, String> {
+        Ok(Spread)
+    }
+
+    fn trials(&self, nodes: u32) -> u32 {
+        scaled(100, 512, nodes)
+    }
+}
+
+/// Nothing but what all scenarios are told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CrashArgs {}
+
+impl Experiment for CrashArgs {
+    type Scenario = Crash;
+
+    fn scenario(&self) -> Result<Crash, String> {
+        Ok(Crash)
+    }
+
+    fn trials(&self, nodes: u32) -> u32 {
+        scaled(50, 512, nodes)
+    }
+}
+
+/// Nothing but what all scenarios are told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct JoinArgs {}
+
+impl Experiment for JoinArgs {
+    type Scenario = Join;
+
+    fn scenario(&self) -> Result<Join, String> {
+        Ok(Join)
+    }
+
+    fn trials(&self, nodes: u32) -> u32 {
+        scaled(20, 512, nodes)
+    }
+}
+
+/// Nothing but what all scenarios are told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StormArgs {}
+
+impl Experiment for StormArgs {
+    type Scenario = Storm;
+
+    fn scenario(&self) -> Result<Storm, String> {
+        Ok(Storm)
+    }
+
+    fn trials(&self, nodes: u32) -> u32 {
+        scaled(5, 256, nodes)
+    }
+}

@@ -1,0 +1,161 @@
+//! Runs an experiment: trials side by side, progress, and what comes out.
+
+use std::fmt::Debug;
+use std::sync::LazyLock;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use documented::DocumentedFields;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rolecall::sim::scenario::{Curve, Meter, Scenario, Setup};
+use serde_json::{Map, Value};
+
+use crate::args::{ClusterArgs, OutputArgs};
+use crate::experiments::Experiment;
+use crate::table;
+use crate::tuning::Assignment;
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The machine's clock and this program's allocator.
+const METER: Meter = Meter { wall: || START.elapsed(), heap };
+
+fn heap() -> Option<usize> {
+    let stats = crate::HEAP.stats();
+    Some(stats.bytes_allocated.saturating_sub(stats.bytes_deallocated))
+}
+
+/// A scenario with all that it is told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Run<E: Experiment> {
+    #[command(flatten)]
+    own: E,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// An experiment, whatever its scenario.
+pub(crate) trait Job {
+    fn cluster(&self) -> &ClusterArgs;
+    fn output(&self) -> &OutputArgs;
+    /// What the scenario is given, with one more knob turned if there is one to turn.
+    fn setup(&self, last: Option<&Assignment>) -> Result<Setup, String>;
+    /// How many trials that means.
+    fn trials(&self, setup: &Setup) -> usize;
+    /// Makes all trials, and says of each that it is done.
+    fn measure(&self, setup: &Setup, done: &(dyn Fn() + Sync)) -> Result<Outcome, String>;
+}
+
+/// What came out of an experiment.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The report as it is in JSON.
+    pub(crate) report: Map<String, Value>,
+    pub(crate) curves: Vec<Curve>,
+    /// The scenario's own figures, and what they mean.
+    pub(crate) figures: Vec<(&'static str, &'static str)>,
+}
+
+impl<E: Experiment> Job for Run<E> {
+    fn cluster(&self) -> &ClusterArgs {
+        &self.cluster
+    }
+
+    fn output(&self) -> &OutputArgs {
+        &self.output
+    }
+
+    fn setup(&self, last: Option<&Assignment>) -> Result<Setup, String> {
+        if self.cluster.duration.is_some() && !E::LASTS {
+            let name = E::Scenario::NAME;
+            return Err(format!("--duration is not for `{name}`, which ends by itself"));
+        }
+        let config = self.cluster.tuning.config(last)?;
+        self.cluster.setup(config, self.own.trials(self.cluster.nodes))
+    }
+
+    fn trials(&self, setup: &Setup) -> usize {
+        self.own.seeds(setup).len()
+    }
+
+    fn measure(&self, setup: &Setup, done: &(dyn Fn() + Sync)) -> Result<Outcome, String> {
+        let scenario = self.own.scenario()?;
+        let start = START.elapsed();
+        let trial = |seed| {
+            let measured = scenario.trial(setup, seed, &METER);
+            done();
+            measured
+        };
+        let seeds = self.own.seeds(setup);
+        let trials = if E::Scenario::SIDE_BY_SIDE {
+            seeds.into_par_iter().map(trial).collect()
+        } else {
+            seeds.into_iter().map(trial).collect()
+        };
+        let report = setup.report(&scenario, trials, START.elapsed().saturating_sub(start));
+        let Ok(Value::Object(json)) = serde_json::to_value(&report) else {
+            panic!("a report is an object");
+        };
+        type Figures<E> = <<E as Experiment>::Scenario as Scenario>::Figures;
+        let meanings = Figures::<E>::FIELD_NAMES.iter().zip(Figures::<E>::FIELD_DOCS);
+        let figures = meanings.map(|(name, meaning)| (*name, *meaning)).collect();
+        Ok(Outcome { report: json, curves: report.curves, figures })
+    }
+}
+
+/// Runs an experiment; returns what there is to print.
+pub(crate) fn run(job: &dyn Job) -> Result<String, String> {
+    let setup = job.setup(None)?;
+    let progress = Progress::new(job.output(), job.trials(&setup));
+    let outcome = job.measure(&setup, &|| progress.step())?;
+    drop(progress);
+    if job.output().json {
+        return Ok(format!("{}\n", Value::Object(outcome.report)));
+    }
+    Ok(table::report(&outcome, &job.cluster().tuning))
+}
+
+/// A bar on a terminal, for runs that take longer than a moment.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    /// Closed when the run is over, which ends the wait for the moment to pass.
+    over: Option<Sender<()>>,
+}
+
+impl Progress {
+    pub(crate) fn new(output: &OutputArgs, steps: usize) -> Progress {
+        let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::hidden());
+        if output.quiet {
+            return Progress { bar, over: None };
+        }
+        let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} trials");
+        bar.set_style(style.expect("the template is valid"));
+        let (over, running) = channel::<()>();
+        let shown = bar.clone();
+        thread::spawn(move || {
+            if running.recv_timeout(Duration::from_secs(1)).is_err_and(|it| it == TIMEOUT) {
+                shown.set_draw_target(ProgressDrawTarget::stderr());
+                shown.enable_steady_tick(Duration::from_millis(200));
+            }
+        });
+        Progress { bar, over: Some(over) }
+    }
+
+    pub(crate) fn step(&self) {
+        self.bar.inc(1);
+    }
+}
+
+const TIMEOUT: std::sync::mpsc::RecvTimeoutError = std::sync::mpsc::RecvTimeoutError::Timeout;
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        drop(self.over.take());
+        self.bar.finish_and_clear();
+    }
+}
