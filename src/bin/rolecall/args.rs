@@ -5,10 +5,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use humantime::format_duration;
 use rolecall::Config;
 use rolecall::sim::scenario::Setup;
 use rolecall::sim::{Faults, Latency, Loss};
 
+use crate::job::Outcome;
+use crate::table;
 use crate::tuning::Tuning;
 
 /// The cluster that is simulated.
@@ -91,6 +94,29 @@ impl ClusterArgs {
             roles: self.roles as usize,
             duration: self.duration,
         })
+    }
+
+    /// What was asked for, in a line.
+    pub(crate) fn words(&self, outcome: &Outcome) -> String {
+        let trials = outcome.text("trials");
+        let plural = if trials == "1" { "" } else { "s" };
+        let loss = table::number(self.loss.0 * 100.0);
+        let scopes = match (self.scopes, self.roles) {
+            (1, 1) => String::new(),
+            (scopes, roles) => format!(", {scopes} scopes, {roles} roles"),
+        };
+        let latency = match self.latency {
+            Latency::Uniform { min, max } => {
+                format!("{} to {}", format_duration(min), format_duration(max))
+            }
+            other => format_duration(other.floor()).to_string(),
+        };
+        format!(
+            "{} nodes, {trials} trial{plural}, seed {}, loss {loss} %, latency {latency}{scopes}, {}",
+            self.nodes,
+            self.seed,
+            self.tuning.words(),
+        )
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::args::{ClusterArgs, OutputArgs};
 use crate::experiments::Experiment;
+use crate::picture::{Canvas, Panel};
 use crate::table;
 use crate::tuning::Assignment;
 
@@ -23,10 +24,13 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// The machine's clock and this program's allocator.
 const METER: Meter = Meter { wall: || START.elapsed(), heap };
 
+#[expect(clippy::unnecessary_wraps, reason = "the meter's shape")]
 fn heap() -> Option<usize> {
     let stats = crate::HEAP.stats();
     Some(stats.bytes_allocated.saturating_sub(stats.bytes_deallocated))
 }
+
+type Figures<E> = <<E as Experiment>::Scenario as Scenario>::Figures;
 
 /// A scenario with all that it is told.
 #[derive(Args, Clone, Debug)]
@@ -59,6 +63,18 @@ pub(crate) struct Outcome {
     pub(crate) curves: Vec<Curve>,
     /// The scenario's own figures, and what they mean.
     pub(crate) figures: Vec<(&'static str, &'static str)>,
+}
+
+impl Outcome {
+    /// The scenario's name.
+    pub(crate) fn name(&self) -> &str {
+        self.report.get("scenario").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A figure as people write it.
+    pub(crate) fn text(&self, figure: &str) -> String {
+        table::text(self.report.get(figure).unwrap_or(&Value::Null))
+    }
 }
 
 impl<E: Experiment> Job for Run<E> {
@@ -101,7 +117,6 @@ impl<E: Experiment> Job for Run<E> {
         let Ok(Value::Object(json)) = serde_json::to_value(&report) else {
             panic!("a report is an object");
         };
-        type Figures<E> = <<E as Experiment>::Scenario as Scenario>::Figures;
         let meanings = Figures::<E>::FIELD_NAMES.iter().zip(Figures::<E>::FIELD_DOCS);
         let figures = meanings.map(|(name, meaning)| (*name, *meaning)).collect();
         Ok(Outcome { report: json, curves: report.curves, figures })
@@ -111,13 +126,19 @@ impl<E: Experiment> Job for Run<E> {
 /// Runs an experiment; returns what there is to print.
 pub(crate) fn run(job: &dyn Job) -> Result<String, String> {
     let setup = job.setup(None)?;
+    let canvas = job.output().svg.as_deref().map(Canvas::new).transpose()?;
     let progress = Progress::new(job.output(), job.trials(&setup));
     let outcome = job.measure(&setup, &|| progress.step())?;
     drop(progress);
+    let words = job.cluster().words(&outcome);
+    if let Some(canvas) = canvas {
+        let curves: Vec<_> = outcome.curves.iter().map(|it| (it.label.clone(), it)).collect();
+        canvas.draw(outcome.name(), &words, &[Panel::of_curves("", &curves)])?;
+    }
     if job.output().json {
         return Ok(format!("{}\n", Value::Object(outcome.report)));
     }
-    Ok(table::report(&outcome, &job.cluster().tuning))
+    Ok(format!("{}: {words}\n{}\n", outcome.name(), table::report(&outcome)))
 }
 
 /// A bar on a terminal, for runs that take longer than a moment.

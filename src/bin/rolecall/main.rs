@@ -5,11 +5,17 @@
 //! `knobs` (the configuration).
 
 mod args;
+mod tuning;
+
 mod experiments;
 mod job;
-mod knobs;
+mod sweep;
+
+mod axis;
+mod picture;
 mod table;
-mod tuning;
+
+mod knobs;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -18,6 +24,7 @@ use clap::{Parser, Subcommand};
 
 use crate::experiments::Experiments;
 use crate::knobs::Knobs;
+use crate::sweep::Sweep;
 
 /// Counts what is allocated, for the scenarios that tell what a node costs.
 #[global_allocator]
@@ -62,12 +69,14 @@ figures. Times are virtual, unless they say otherwise.")]
 enum Sim {
     #[command(flatten)]
     Once(Experiments),
+    Sweep(Sweep),
 }
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     let outcome = match command {
         Command::Sim(Sim::Once(experiment)) => job::run(&*experiment.job()),
+        Command::Sim(Sim::Sweep(sweep)) => sweep.run(),
         Command::Config(knobs) => knobs.text(),
     };
     match outcome.and_then(|text| print(&text)) {

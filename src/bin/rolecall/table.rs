@@ -5,42 +5,40 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde_json::Value;
 
 use crate::job::Outcome;
-use crate::tuning::Tuning;
 
 /// Columns of a table with words in it.
 const WIDTH: u16 = 100;
 
-/// A title, and a row for each figure.
-pub(crate) fn report(outcome: &Outcome, tuning: &Tuning) -> String {
+/// A row for each figure.
+pub(crate) fn report(outcome: &Outcome) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY);
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
     table.set_header(["figure", "value", "unit", "meaning"]);
     for (name, meaning) in &outcome.figures {
-        let value = outcome.report.get(*name).unwrap_or(&Value::Null);
-        table.add_row([*name, &text(value), unit(name), &meaning.replace('\n', " ")]);
+        table.add_row([*name, &outcome.text(name), unit(name), &meaning.replace('\n', " ")]);
     }
     let values = table.column_mut(1).expect("there are four columns");
     values.set_cell_alignment(CellAlignment::Right);
-    format!("{}\n{table}\n", title(outcome, tuning))
+    let title = |key: &str| outcome.text(key);
+    table.add_row(["virtual_s", &title("virtual_s"), "s", "Simulated time, of all trials."]);
+    table.add_row(["wall_s", &title("wall_s"), "s", "Real time."]);
+    table
 }
 
-/// What was run, in a line.
-pub(crate) fn title(outcome: &Outcome, tuning: &Tuning) -> String {
-    let of = |key: &str| outcome.report.get(key).map(text).unwrap_or_default();
-    let per_cent = outcome.report.get("loss").and_then(Value::as_f64).unwrap_or_default() * 100.0;
-    let scenario = outcome.report.get("scenario").and_then(Value::as_str).unwrap_or_default();
-    format!(
-        "{scenario}: {} nodes, {} trial{}, seed {}, loss {} %, {}; {} s of virtual time in {} s",
-        of("nodes"),
-        of("trials"),
-        if of("trials") == "1" { "" } else { "s" },
-        outcome.report.get("seed").unwrap_or(&Value::Null),
-        number(per_cent),
-        tuning.words(),
-        of("virtual_s"),
-        of("wall_s"),
-    )
+/// A row for each value of a knob, a column for each figure.
+pub(crate) fn sweep<'a>(key: &str, rows: impl Iterator<Item = (String, &'a Outcome)>) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY);
+    for (value, outcome) in rows {
+        let names = || outcome.figures.iter().map(|(name, _)| *name);
+        table.set_header(std::iter::once(key).chain(names()));
+        table.add_row(std::iter::once(value).chain(names().map(|name| outcome.text(name))));
+    }
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 /// A value as people write it; a dash for none.
@@ -78,7 +76,7 @@ fn grouped(digits: &str) -> String {
     let mut text = String::new();
     for (at, digit) in digits.char_indices() {
         let left = digits.len() - at;
-        if left % 3 == 0 && text.ends_with(|c: char| c.is_ascii_digit()) {
+        if left.is_multiple_of(3) && text.ends_with(|c: char| c.is_ascii_digit()) {
             text.push(',');
         }
         text.push(digit);
@@ -97,4 +95,10 @@ pub(crate) fn unit(name: &str) -> &'static str {
         _ if name.ends_with("_per_node_s") => "1/s",
         _ => "",
     }
+}
+
+/// A share of a whole.
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
+pub(crate) fn ratio(part: usize, of: usize) -> f64 {
+    part as f64 / of as f64
 }
