@@ -5,7 +5,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use humantime::format_duration;
 use rolecall::Config;
 use rolecall::sim::scenario::Setup;
 use rolecall::sim::{Faults, Latency, Loss};
@@ -105,17 +104,16 @@ impl ClusterArgs {
             (1, 1) => String::new(),
             (scopes, roles) => format!(", {scopes} scopes, {roles} roles"),
         };
+        let ms = |duration: Duration| table::number(duration.as_secs_f64() * 1e3);
         let latency = match self.latency {
-            Latency::Uniform { min, max } => {
-                format!("{} to {}", format_duration(min), format_duration(max))
-            }
-            other => format_duration(other.floor()).to_string(),
+            Latency::Uniform { min, max } => format!("{} to {}", ms(min), ms(max)),
+            other => ms(other.floor()),
         };
+        let tuning = self.tuning.words();
         format!(
-            "{} nodes, {trials} trial{plural}, seed {}, loss {loss} %, latency {latency}{scopes}, {}",
-            self.nodes,
-            self.seed,
-            self.tuning.words(),
+            "{} nodes, {trials} trial{plural}, seed {}, loss {loss} %, latency {latency} ms\
+             {scopes}, {tuning}",
+            self.nodes, self.seed,
         )
     }
 }

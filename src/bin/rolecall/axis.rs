@@ -28,11 +28,11 @@ impl Axis {
         let high = values.clone().fold(0.0, f64::max);
         let low = values.filter(|value| *value > 0.0).fold(high, f64::min);
         if low > 0.0 && high / low >= DECADES {
-            return Axis { low: low / 1.2, high: high * 1.2, logarithmic: true };
+            return Axis { low: low / 1.2, high: high * 1.5, logarithmic: true };
         }
         // Zero is on it, unless that would press all values together at the other end.
         let low = if low > 0.8 * high { low - 0.2 * (high - low) } else { 0.0 };
-        Axis::linear(low, high + 0.05 * (high - low))
+        Axis::linear(low, high + 0.08 * (high - low))
     }
 
     pub(crate) fn high(&self) -> f64 {

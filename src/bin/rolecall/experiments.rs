@@ -13,19 +13,44 @@ use crate::job::{Job, Run};
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Experiments {
     /// Nothing happens: what is sent, suspected, allocated and computed
-    #[command(after_help = "Makes 1 trial, which lasts --duration (60 s).")]
+    #[command(after_help = "\
+Makes 1 trial, which lasts --duration (60 s).
+
+Examples:
+  rolecall sim steady --duration 10m --loss 1%
+  rolecall sim steady --nodes 1000 --scopes 100 --scopes-per-node 2")]
     Steady(Run<SteadyArgs>),
     /// One node takes a role: until every other one knows it
-    #[command(after_help = "Makes 100 trials, fewer of more than 512 nodes.")]
+    #[command(after_help = "\
+Makes 100 trials, fewer of more than 512 nodes.
+
+Examples:
+  rolecall sim spread --nodes 256 --loss 5% --svg spread.svg
+  rolecall sim spread --set gossip_fanout=5 --json")]
     Spread(Run<SpreadArgs>),
     /// One node dies silently: until the first, and until the last has noticed
-    #[command(after_help = "Makes 50 trials, fewer of more than 512 nodes.")]
+    #[command(after_help = "\
+Makes 50 trials, fewer of more than 512 nodes.
+
+Examples:
+  rolecall sim crash --set probe_interval=500ms --set probe_timeout=200ms
+  rolecall sim crash --nodes 1000 --trials 10")]
     Crash(Run<CrashArgs>),
     /// One node joins: until all know it, and until it knows all
-    #[command(after_help = "Makes 20 trials, fewer of more than 512 nodes.")]
+    #[command(after_help = "\
+Makes 20 trials, fewer of more than 512 nodes.
+
+Examples:
+  rolecall sim join --nodes 256
+  rolecall sim join --preset wan --latency 20ms..80ms --svg join.svg")]
     Join(Run<JoinArgs>),
     /// All nodes start within a second: until everybody knows everybody
-    #[command(after_help = "Makes 5 trials, fewer of more than 256 nodes.")]
+    #[command(after_help = "\
+Makes 5 trials, fewer of more than 256 nodes.
+
+Examples:
+  rolecall sim storm --nodes 256
+  rolecall sim storm --loss 5% --json")]
     Storm(Run<StormArgs>),
 }
 

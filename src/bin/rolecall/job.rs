@@ -133,7 +133,8 @@ pub(crate) fn run(job: &dyn Job) -> Result<String, String> {
     let words = job.cluster().words(&outcome);
     if let Some(canvas) = canvas {
         let curves: Vec<_> = outcome.curves.iter().map(|it| (it.label.clone(), it)).collect();
-        canvas.draw(outcome.name(), &words, &[Panel::of_curves("", &curves)])?;
+        let caption = if let [(label, _)] = &curves[..] { label } else { "" };
+        canvas.draw(outcome.name(), &words, &[Panel::of_curves(caption, &curves)])?;
     }
     if job.output().json {
         return Ok(format!("{}\n", Value::Object(outcome.report)));

@@ -4,10 +4,10 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use plotters::backend::SVGBackend;
-use plotters::chart::{ChartBuilder, SeriesLabelPosition};
+use plotters::chart::ChartBuilder;
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Text};
+use plotters::element::{Circle, EmptyElement, PathElement, Text};
 use plotters::series::LineSeries;
 use plotters::style::{BLACK, Color, HSLColor, IntoFont, WHITE};
 use rolecall::sim::scenario::Curve;
@@ -16,9 +16,13 @@ use crate::axis::Axis;
 use crate::table;
 
 /// Pixels.
-const WIDTH: u32 = 960;
+const WIDTH: u32 = 1080;
+const LEGEND_WIDTH: u32 = 210;
 const TITLE_HEIGHT: u32 = 56;
 const PANEL_HEIGHT: u32 = 420;
+
+/// Names that a legend has room for.
+const MAX_NAMES: usize = 16;
 
 /// A line is drawn through so many points at most; the eye sees no more.
 const MAX_POINTS: usize = 500;
@@ -63,7 +67,7 @@ pub(crate) struct Series {
 }
 
 impl Panel {
-    /// Curves by the names that they are to have.
+    /// Curves by the names that they are to have. The caption says what they count.
     pub(crate) fn of_curves(caption: &str, curves: &[(String, &Curve)]) -> Panel {
         let points = || curves.iter().flat_map(|(_, curve)| curve.points.iter().copied());
         let shares = points().all(|(_, y)| y <= 1.0);
@@ -73,7 +77,7 @@ impl Panel {
         } else {
             // Something that goes on, moment by moment.
             let x = Axis::linear(0.0, points().map(|(x, _)| x).fold(0.0, f64::max));
-            (x, ("count".to_string(), Axis::of(points().map(|(_, y)| y).chain([0.0]))))
+            (x, (caption.to_string(), Axis::of(points().map(|(_, y)| y).chain([0.0]))))
         };
         let series = curves.iter().map(|(label, curve)| Series {
             label: label.clone(),
@@ -126,7 +130,8 @@ fn svg(title: &str, words: &str, panels: &[Panel]) -> Result<String, Failure> {
 
 fn diagram(area: &Area<'_>, panel: &Panel) -> Result<(), Failure> {
     let (x, y) = (panel.x.1.clone(), panel.y.1.clone());
-    let mut chart = ChartBuilder::on(area)
+    let (area, beside) = area.split_horizontally(WIDTH - LEGEND_WIDTH);
+    let mut chart = ChartBuilder::on(&area)
         .caption(&panel.caption, ("sans-serif", 18))
         .margin(16)
         .x_label_area_size(48)
@@ -147,8 +152,7 @@ fn diagram(area: &Area<'_>, panel: &Panel) -> Result<(), Failure> {
     for (n, series) in panel.series.iter().enumerate() {
         let color = hue(n, panel.series.len());
         let line = LineSeries::new(series.points.iter().copied(), color.stroke_width(2));
-        let key = move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(3));
-        chart.draw_series(line)?.label(&series.label).legend(key);
+        chart.draw_series(line)?;
         if panel.marks {
             let mark = |point: &(f64, f64)| Circle::new(*point, 3, color.filled());
             chart.draw_series(series.points.iter().map(mark))?;
@@ -156,18 +160,23 @@ fn diagram(area: &Area<'_>, panel: &Panel) -> Result<(), Failure> {
     }
     let note = |(x, y, text): &(f64, f64, String)| {
         let style = ("sans-serif", 14).into_font();
-        plotters::element::EmptyElement::at((*x, *y)) + Text::new(text.clone(), (5, -16), style)
+        EmptyElement::at((*x, *y)) + Text::new(text.clone(), (5, -16), style)
     };
     chart.draw_series(panel.notes.iter().map(note))?;
-    let corner =
-        if panel.marks { SeriesLabelPosition::UpperRight } else { SeriesLabelPosition::LowerRight };
-    chart
-        .configure_series_labels()
-        .position(corner)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .label_font(("sans-serif", 15))
-        .draw()
+    legend(&beside, &panel.series)
+}
+
+/// Beside the diagram, so that it hides nothing; if the lines are many, some of them by name.
+fn legend(area: &Area<'_>, series: &[Series]) -> Result<(), Failure> {
+    let every = series.len().div_ceil(MAX_NAMES).max(1);
+    for (row, (n, one)) in series.iter().enumerate().step_by(every).enumerate() {
+        let y = 52 + 20 * i32::try_from(row).expect("a few rows");
+        let line = [(0, y), (18, y)];
+        area.draw(&PathElement::new(line, hue(n, series.len()).stroke_width(3)))?;
+        let style = ("sans-serif", 15).into_font().into();
+        area.draw_text(&one.label, &style, (24, y - 6))?;
+    }
+    Ok(())
 }
 
 /// Colours in the order of the rainbow, so that neighbours look alike and the ends do not.

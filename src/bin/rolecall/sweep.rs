@@ -167,7 +167,7 @@ fn trade_off(key: &str, points: &[Point<'_>]) -> Panel {
     let all = || series.iter().flat_map(|series| series.points.iter().copied());
     let unit = table::unit(drawn.first().unwrap_or(&""));
     Panel {
-        caption: format!("labelled by {key}"),
+        caption: format!("what each {key} buys and costs"),
         x: (x.unwrap_or(key).into(), Axis::of(all().map(|(x, _)| x))),
         y: (unit.into(), Axis::of(all().map(|(_, y)| y))),
         notes: points.iter().filter_map(note).collect(),
