@@ -1,6 +1,7 @@
 //! The command `rolecall`: what it prints, and what it says to bad arguments.
 #![cfg(feature = "cli")]
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -172,7 +173,7 @@ fn every_key_of_the_configuration_can_be_set() {
     let mut all = String::from("config --preset wan");
     for (key, value) in &values {
         let value = value.as_str().map_or_else(|| value.to_string(), |it| it.replace(' ', ""));
-        all.push_str(&format!(" --set {key}={value}"));
+        write!(all, " --set {key}={value}").expect("it grows");
     }
     let config: Config = toml::from_str(&stdout(&all)).expect("a configuration");
     assert_eq!(config, Config::local());

@@ -31,7 +31,7 @@ impl Axis {
             return Axis { low: low / 1.2, high: high * 1.5, logarithmic: true };
         }
         // Zero is on it, unless that would press all values together at the other end.
-        let low = if low > 0.8 * high { low - 0.2 * (high - low) } else { 0.0 };
+        let low = if low > 0.5 * high { low - 0.2 * (high - low) } else { 0.0 };
         Axis::linear(low, high + 0.08 * (high - low))
     }
 
@@ -101,13 +101,12 @@ mod tests {
     fn ticks_are_round_and_not_too_many() {
         assert_eq!(Axis::linear(0.0, 100.0).ticks(6), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
         assert_eq!(Axis::linear(0.0, 7.1).ticks(8), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
-        assert_eq!(
-            Axis::of([3.0, 400.0].into_iter()).ticks(9),
-            [5.0, 10.0, 20.0, 50.0, 100.0, 200.0]
-        );
-        assert_eq!(Axis::of([0.0, 2.0, 3e5].into_iter()).ticks(9).len(), 5);
-        for odd in [Axis::of(std::iter::empty()), Axis::of([5.0].into_iter())] {
-            assert!((2..=9).contains(&odd.ticks(9).len()), "{odd:?}: {:?}", odd.ticks(9));
+        let of = |values: &[f64]| Axis::of(values.iter().copied()).ticks(9);
+        assert_eq!(of(&[3.0, 300.0]), [5.0, 10.0, 20.0, 50.0, 100.0, 200.0]);
+        assert_eq!(of(&[0.0, 2.0, 3e5]), [10.0, 100.0, 1e3, 1e4, 1e5]);
+        assert_eq!(of(&[700.0, 1000.0]), [650.0, 700.0, 750.0, 800.0, 850.0, 900.0, 950.0, 1000.0]);
+        for odd in [&[][..], &[0.0], &[5.0]] {
+            assert!((2..=9).contains(&of(odd).len()), "{odd:?}: {:?}", of(odd));
         }
     }
 }

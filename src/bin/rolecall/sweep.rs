@@ -145,6 +145,12 @@ fn panels(key: &str, points: &[Point<'_>]) -> Vec<Panel> {
     panels
 }
 
+/// The name of an axis of a knob's values.
+fn along_the_knob(key: &str, points: &[Point<'_>]) -> String {
+    let unit = if points[0].value.is_str() { ", ms" } else { "" };
+    format!("{key}{unit}")
+}
+
 /// Times against cost, where the scenario has both; otherwise what it has against the value.
 fn trade_off(key: &str, points: &[Point<'_>]) -> Panel {
     let names = || points[0].outcome.figures.iter().map(|(name, _)| *name);
@@ -168,7 +174,10 @@ fn trade_off(key: &str, points: &[Point<'_>]) -> Panel {
     let unit = table::unit(drawn.first().unwrap_or(&""));
     Panel {
         caption: format!("what each {key} buys and costs"),
-        x: (x.unwrap_or(key).into(), Axis::of(all().map(|(x, _)| x))),
+        x: (
+            x.map_or_else(|| along_the_knob(key, points), Into::into),
+            Axis::of(all().map(|(x, _)| x)),
+        ),
         y: (unit.into(), Axis::of(all().map(|(_, y)| y))),
         notes: points.iter().filter_map(note).collect(),
         marks: true,
