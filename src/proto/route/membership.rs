@@ -23,7 +23,7 @@ impl Protocol {
             return;
         }
         if self.members.find(profile.id).is_none() {
-            if self.may_enter(origin, profile) {
+            if self.may_enter(profile) {
                 self.admit(origin, profile);
             }
             return;
@@ -40,20 +40,21 @@ impl Protocol {
     }
 
     /// Whether a run that is not in the table may enter it now: its name may be another's.
-    fn may_enter(&mut self, origin: Origin, profile: &Profile) -> bool {
+    fn may_enter(&mut self, profile: &Profile) -> bool {
         let holder = self.members.holder(&profile.name).map(claimant);
         let Some(listed) = holder.or_else(|| self.later_failed(profile)) else {
             return true;
         };
         let challenger = Claimant { id: profile.id, addr: profile.addr, boot: profile.boot };
         if listed.addr == challenger.addr && challenger.boot <= listed.boot {
-            if origin.id == profile.id && origin.addr == profile.addr {
-                // It is there, so the other is not: its clock has jumped back.
-                let verdict = Verdict::RaiseBoot { above: listed.boot };
-                self.send(origin.addr, Some(origin.id), JoinReply { seq: 0, verdict });
-            } else {
-                // Where the newer run is, the older one cannot be any more.
+            if listed.id == self.local {
+                // Where this run is, no other can be.
                 self.bury(profile, listed.id);
+            } else {
+                // Which of the two is there the stamps cannot tell: a clock may have jumped back.
+                // The run itself can, if it is there.
+                let verdict = Verdict::RaiseBoot { above: listed.boot };
+                self.send(profile.addr, Some(profile.id), JoinReply { seq: 0, verdict });
             }
             return false;
         }
