@@ -10,7 +10,7 @@ use crate::time::Instant;
 use crate::wire::frame::{Boot, Profile};
 
 /// Names in dispute at one time; further challengers are told to wait.
-const MAX_CLASHES: usize = 256;
+pub(super) const MAX_CLASHES: usize = 256;
 
 /// How many times as long as the question took its answer is remembered.
 const MEMORY: u32 = 10;
@@ -168,6 +168,11 @@ impl Clashes {
             clash.deadline = now + clash.pause * QUESTIONS * MEMORY;
         }
         Decision { name, listed, challenger, profile, challenger_wins, answered }
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {

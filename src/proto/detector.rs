@@ -27,7 +27,7 @@ use crate::time::Instant;
 use super::timer::Deadlines;
 
 /// Probes made for others at one time; further requests are ignored.
-const MAX_RELAYS: usize = 1024;
+pub(super) const MAX_RELAYS: usize = 1024;
 
 /// A helper's nack is due at this share of its probe timeout (Lifeguard, section IV.A: 80 %).
 const NACK_SHARE: f64 = 0.8;
@@ -241,11 +241,16 @@ impl Detector {
         due
     }
 
+    #[cfg(feature = "sim")]
+    pub(super) fn relays_len(&self) -> usize {
+        self.relays.len()
+    }
+
     pub(super) fn next_relay_deadline(&self) -> Option<Instant> {
         self.relay_deadlines.next()
     }
 
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub(super) fn probed(&self) -> &[NodeId] {
         &self.order
     }

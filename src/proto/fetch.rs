@@ -23,10 +23,10 @@ use crate::wire::limits::MAX_OBJECT_BYTES;
 use super::timer::Deadlines;
 
 /// Objects wanted at one time; what is beyond it waits for the next pull.
-const MAX_WANTS: usize = 4096;
+pub(super) const MAX_WANTS: usize = 4096;
 
 /// Objects that come in parts at one time.
-const MAX_ASSEMBLIES: usize = 16;
+pub(super) const MAX_ASSEMBLIES: usize = 16;
 
 /// Parts that are asked for ahead of the first missing one.
 const WINDOW_PARTS: u32 = 8;
@@ -220,6 +220,11 @@ impl Fetches {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.retries.next()
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn assemblies(&self) -> usize {
+        self.wants.values().filter(|want| want.assembly.is_some()).count()
     }
 
     pub(super) fn len(&self) -> usize {

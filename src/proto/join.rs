@@ -22,7 +22,7 @@ use crate::node::NodeId;
 use crate::time::Instant;
 
 /// Addresses dialled at one time.
-const MAX_CONTACTS: usize = 256;
+pub(super) const MAX_CONTACTS: usize = 256;
 
 /// Datagrams to one address before it counts as silent; the caller tries again later.
 const MAX_TRIES: u32 = 4;
@@ -202,6 +202,11 @@ impl Joins {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let contacts = self.contacts.values().map(|contact| contact.retry_at);
         contacts.chain(self.waiters.iter().map(|waiter| waiter.deadline)).min()
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn len(&self) -> usize {
+        self.contacts.len()
     }
 
     pub(super) fn is_idle(&self) -> bool {

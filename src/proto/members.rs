@@ -470,7 +470,7 @@ impl Members {
     }
 
     /// What must always hold; a broken invariant of our own is a bug, whatever peers sent.
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub(super) fn check(&self) {
         let live: Vec<_> =
             self.table.iter().filter(|(_, m)| m.state.is_live()).map(|(id, _)| id).collect();

@@ -60,7 +60,7 @@ use rules::Rules;
 pub use rules::Rules;
 
 #[cfg(feature = "sim")]
-pub use route::{Blocked, Introduction};
+pub use route::{Blocked, Digest, Introduction, Queue, RunState, Sighting};
 
 /// What a node is before it has met anybody.
 #[derive(Clone, Debug)]
@@ -495,7 +495,7 @@ impl Protocol {
     ///
     /// # Panics
     /// When one is broken.
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub fn check(&self) {
         self.members.check();
         self.roles.check();

@@ -20,7 +20,7 @@ use crate::wire::frame::{Page, Table};
 const WINDOW_RANGES: usize = 4;
 
 /// Sessions at one time; a further one is not begun.
-const MAX_SESSIONS: usize = 64;
+pub(super) const MAX_SESSIONS: usize = 64;
 
 /// Requests for one range without an answer before the session is given up.
 const MAX_TRIES: u32 = 5;

@@ -9,7 +9,7 @@ use crate::time::Instant;
 use crate::wire::ScopeId;
 
 /// Receipts waited for at one time.
-const MAX_WAITERS: usize = 1024;
+pub(super) const MAX_WAITERS: usize = 1024;
 
 /// Somebody waits for a receipt.
 #[derive(Debug)]
@@ -108,6 +108,11 @@ impl Receipts {
     fn has(&self, waiter: &Waiter, id: NodeId) -> bool {
         let said = self.said.get(&waiter.scope).and_then(|said| said.get(&id));
         said.is_some_and(|generation| *generation >= waiter.generation)
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn len(&self) -> usize {
+        self.waiters.len()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {

@@ -455,7 +455,7 @@ impl RoleTables {
     }
 
     /// What must always hold.
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub(super) fn check(&self) {
         for table in self.tables.values() {
             let live = || table.sets.iter().filter(|(_, listed)| listed.live);

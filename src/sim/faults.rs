@@ -312,7 +312,8 @@ pub(super) fn draw(rng: &mut impl Rng) -> Faults {
         Duration::from_micros(RngExt::random_range(rng, from..to))
     };
     faults.reorder_by = micros(rng, 1000, 300_000);
-    faults.latency = match rng.random_range(0..4) {
+    faults.latency = match rng.random_range(0..5) {
+        4 => Latency::Uniform { min: micros(rng, 100, 5000), max: micros(rng, 5000, 200_000) },
         0 => Latency::Fixed(micros(rng, 100, 5000)),
         1 => Latency::LogNormal { median: micros(rng, 300, 5000), sigma: 0.6 },
         2 => Latency::TwoZones { near: micros(rng, 200, 2000), far: micros(rng, 2000, 40_000) },

@@ -33,15 +33,20 @@
 //!
 //! # Reading order
 //! `faults` (what can go wrong), `network` (which does it to datagrams), `host` (what runs, and its
-//! clock), `simulation` (what its user holds), `turns` (the loop), [`scenario`] (experiments).
+//! clock), `simulation` (what its user holds), `turns` (the loop), [`scenario`] (experiments),
+//! [`lifeguard`] (a paper's), [`checks`] (what must hold), [`weather`] (chaos drawn from a seed),
+//! [`swarm`] (many seeds of it).
 
+pub mod checks;
 mod faults;
 mod host;
 pub mod lifeguard;
 mod network;
 pub mod scenario;
 mod simulation;
+pub mod swarm;
 mod turns;
+pub mod weather;
 
 pub use faults::{Faults, Flapping, Latency, Loss, Partition, Side, Uplink};
 pub use host::{Activity, HostId, HostSpec};

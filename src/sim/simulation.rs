@@ -12,6 +12,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use siphasher::sip::SipHasher13;
 
+use super::checks::Checks;
 use super::faults::{Faults, Partition};
 use super::host::{Activity, Host, HostId, HostSpec};
 use super::network::{Network, PartitionId};
@@ -53,6 +54,8 @@ pub struct Simulation {
     pub(super) rules: Rules,
     pub(super) has_views: bool,
     pub(super) keeps_events: bool,
+    /// What looks at every turn, if that is wanted.
+    pub(super) checks: Option<Box<Checks>>,
     /// Datagrams that found no room in a socket's buffer.
     pub(super) overflowed: u64,
     /// The bytes of the datagram that just arrives, and of the one that is just being written.
@@ -80,6 +83,7 @@ impl Simulation {
             rules: Rules::ALL,
             has_views: true,
             keeps_events: true,
+            checks: None,
             overflowed: 0,
             buffer: Vec::new(),
             buffer_out: Vec::new(),
@@ -98,6 +102,23 @@ impl Simulation {
     /// Switches refinements of the protocol off, on the hosts started from now on.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+    }
+
+    /// Looks at every turn of every host, from now on, with all [`checks`](super::checks): what
+    /// breaks a rule panics. To be called before hosts are started.
+    ///
+    /// # Panics
+    /// When something runs already.
+    #[must_use]
+    pub fn checked(mut self) -> Simulation {
+        assert!(self.at.is_empty(), "checks see the whole life of a run");
+        self.checks = Some(Box::default());
+        self
+    }
+
+    /// What the checks have seen, if there are any.
+    pub fn checks(&self) -> Option<&Checks> {
+        self.checks.as_deref()
     }
 
     // The hosts.
@@ -158,8 +179,11 @@ impl Simulation {
     /// Ends what runs on a host at once, without a word.
     pub fn crash(&mut self, host: HostId) {
         let crashed = &mut self.hosts[host.index()];
-        if crashed.stop().is_some() {
+        if let Some(process) = crashed.stop() {
             self.at.remove(&crashed.addr);
+            if let Some(checks) = &mut self.checks {
+                checks.ended(host, &process.node);
+            }
         }
     }
 

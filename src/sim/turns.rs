@@ -113,6 +113,7 @@ impl Simulation {
                 flow = ControlFlow::Break(());
             }
             let (resolve, over) = self.drain_outcomes(host);
+            self.observe(host);
             self.drain_datagrams(host);
             if over {
                 self.crash(host);
@@ -126,11 +127,23 @@ impl Simulation {
         flow
     }
 
+    /// Has the checks look at what a turn came to.
+    fn observe(&mut self, host: HostId) {
+        let process = self.hosts[host.index()].process.as_ref();
+        if let (Some(checks), Some(process)) = (&mut self.checks, process) {
+            let view = process.view.as_ref().map(|(_, view)| &**view);
+            checks.observe(self.now, host, &process.node, view);
+        }
+    }
+
     fn drain_events(&mut self, host: HostId, watcher: Watcher<'_>) -> ControlFlow<()> {
         let mut flow = ControlFlow::Continue(());
         let Some(process) = &mut self.hosts[host.index()].process else { return flow };
         let mut any = false;
         while let Some(event) = process.node.poll_event() {
+            if let Some(checks) = &mut self.checks {
+                checks.heard(self.now, host, &process.node, &event);
+            }
             if watcher(Heard { at: self.now, host, event: &event }).is_break() {
                 flow = ControlFlow::Break(());
             }
@@ -157,6 +170,9 @@ impl Simulation {
         let (mut resolve, mut over) = (false, false);
         let Some(process) = &mut self.hosts[host.index()].process else { return (false, false) };
         while let Some(outcome) = process.node.poll_outcome() {
+            if let Some(checks) = &mut self.checks {
+                checks.outcome(self.now, host, &process.node, &outcome);
+            }
             match outcome {
                 Outcome::ResolveSeeds => resolve = true,
                 Outcome::Left { .. } | Outcome::NameTaken { stopped: true, .. } => over = true,
@@ -174,6 +190,9 @@ impl Simulation {
         let Some(process) = &mut sender.process else { return };
         let mut datagram = std::mem::take(&mut self.buffer_out);
         while let Some(transmit) = process.node.poll_transmit(&mut datagram) {
+            if let Some(checks) = &mut self.checks {
+                checks.sent(self.now, host, &datagram);
+            }
             if matches!(sender.activity, Activity::Stalled | Activity::Blocked) {
                 let kept = sender.outbox.push(transmit.to, &datagram, SEND_BUFFER_BYTES);
                 self.overflowed += u64::from(!kept);
@@ -247,6 +266,9 @@ impl Simulation {
         }
         host.clock = Clock::new(now, host.drift_ppm);
         host.activity = Activity::Running;
+        if let Some(checks) = &mut self.checks {
+            checks.started(id, &node);
+        }
         host.process = Some(Process { node, view: None, events: Vec::new(), outcomes: Vec::new() });
     }
 

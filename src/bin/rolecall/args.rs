@@ -92,6 +92,7 @@ impl ClusterArgs {
             scopes_per_node: scopes_per_node as usize,
             roles: self.roles as usize,
             duration: self.duration,
+            ..Setup::default()
         })
     }
 

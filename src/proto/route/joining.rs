@@ -16,7 +16,7 @@ use crate::wire::frame::{Boot, Join, JoinReply, Left, Object, Table, Verdict};
 const FIRST_PULL_RANGES: u64 = 8;
 
 /// Runs that are let in and whose profile has not come.
-const MAX_WELCOMED: usize = 1024;
+pub(super) const MAX_WELCOMED: usize = 1024;
 
 impl Protocol {
     /// Asks addresses to let this node in. With a token, tells how many answered.

@@ -7,6 +7,8 @@ mod commands;
 #[cfg(feature = "sim")]
 mod converged;
 mod counters;
+#[cfg(feature = "sim")]
+mod inspect;
 mod joining;
 mod membership;
 mod receive;
@@ -25,6 +27,8 @@ pub use blocked::Blocked;
 #[cfg(feature = "sim")]
 pub use converged::Introduction;
 pub(super) use counters::Counters;
+#[cfg(feature = "sim")]
+pub use inspect::{Digest, Queue, RunState, Sighting};
 pub(super) use scopes::PartCache;
 pub(super) use send::Outgoing;
 

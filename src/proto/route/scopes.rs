@@ -18,7 +18,7 @@ use crate::wire::frame::{
 use crate::wire::{Frame, HEADER_BYTES, ScopeId};
 
 /// Encoded objects that are kept while they are fetched in parts.
-const MAX_CACHED_OBJECTS: usize = 4;
+pub(super) const MAX_CACHED_OBJECTS: usize = 4;
 
 /// Bytes of a part's frame around its payload, at most.
 const PART_OVERHEAD_BYTES: usize = 64;
@@ -31,6 +31,13 @@ const SCOPE_PULL_RANGES: u64 = 4;
 #[derive(Debug, Default)]
 pub(in crate::proto) struct PartCache {
     entries: VecDeque<(Object, u64, Bytes)>,
+}
+
+#[cfg(feature = "sim")]
+impl PartCache {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
 }
 
 impl Protocol {

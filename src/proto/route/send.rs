@@ -17,7 +17,7 @@ use crate::wire::frame::{Alive, Failed, Large, Left, Object, Replaced, Suspect};
 use crate::wire::{Frame, HEADER_BYTES, Header, begin, finish};
 
 /// Datagrams that may wait for the driver; what is beyond it is dropped and counted.
-const MAX_OUTGOING: usize = 16_384;
+pub(super) const MAX_OUTGOING: usize = 16_384;
 
 /// A datagram that waits.
 #[derive(Debug)]
