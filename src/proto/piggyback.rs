@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::node::{Generation, NodeId};
 use crate::time::Instant;
 use crate::wire::ScopeId;
@@ -218,17 +219,18 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// `mult * ceil(log10(n + 1))` datagrams of each node carry a rumor (SWIM, section 4.1: a multiple
-/// of log n; the base is memberlist's).
+/// `retransmit_mult * ceil(log10(n + 1))` datagrams of each node carry a rumor (SWIM, section 4.1:
+/// a multiple of log n; the base is memberlist's); at least as many as one round of gossip has.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a logarithm of a node count is a small positive number"
 )]
-pub(super) fn transmit_limit(mult: u32, audience: usize) -> u32 {
+pub(super) fn transmit_limit(config: &Config, audience: usize) -> u32 {
     let scale = ((audience + 1) as f64).log10().ceil() as u32;
-    mult * scale.max(1)
+    let round = u32::try_from(config.gossip_fanout + 1).unwrap_or(u32::MAX);
+    (config.retransmit_mult * scale.max(1)).max(round)
 }
 
 #[cfg(test)]
@@ -323,9 +325,12 @@ mod tests {
 
     #[test]
     fn the_limit_grows_with_the_logarithm() {
-        assert_eq!(transmit_limit(4, 1), 4);
-        assert_eq!(transmit_limit(4, 9), 4);
-        assert_eq!(transmit_limit(4, 10), 8);
-        assert_eq!(transmit_limit(4, 1000), 16);
+        let lan = Config::lan();
+        assert_eq!(transmit_limit(&lan, 1), 4);
+        assert_eq!(transmit_limit(&lan, 9), 4);
+        assert_eq!(transmit_limit(&lan, 10), 8);
+        assert_eq!(transmit_limit(&lan, 1000), 16);
+        let wide = Config { gossip_fanout: 30, ..lan };
+        assert_eq!(transmit_limit(&wide, 1000), 31, "a whole round");
     }
 }

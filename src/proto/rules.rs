@@ -19,7 +19,8 @@ pub struct Rules {
     pub repeated_ping: bool,
     /// A node whose probe round ended late judges nobody.
     pub self_doubt: bool,
-    /// A run that rises from the dead is compared with at once.
+    /// A run that rises from the dead says which generations it has reached, and is compared with
+    /// at once by a few.
     pub repair_on_rise: bool,
     /// What has arrived is read before timers are looked at. The driver's rule, not the protocol's.
     pub drain_first: bool,

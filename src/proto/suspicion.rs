@@ -131,7 +131,7 @@ impl Suspicions {
     }
 
     /// What must always hold.
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub(super) fn check(&self) {
         let first = self.by_node.values().map(Suspicion::deadline).min();
         assert_eq!(self.deadlines.next(), first, "the first deadline is a suspicion's");

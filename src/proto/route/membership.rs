@@ -1,5 +1,7 @@
 //! Who is a member: profiles, claims, and what a change of state brings with it.
 
+use rand::RngExt;
+
 use super::super::clash::{Claimant, Decision, Standing};
 use super::super::fetch::Source;
 use super::super::health::Sign;
@@ -15,6 +17,9 @@ use crate::node::{Generation, Node, NodeId};
 use crate::wire::frame::{
     Alive, Incarnation, JoinReply, Membership, Object, Ping, Profile, Verdict,
 };
+
+/// About so many of those who hear that a run is alive after all compare themselves with it.
+const RISE_COMPARISONS: usize = 3;
 
 impl Protocol {
     /// Somebody tells of a run.
@@ -300,18 +305,30 @@ impl Protocol {
         }
     }
 
-    /// A run that was held dead is alive: it is shown with the roles that were known of it, and
-    /// asked what changed since.
+    /// A run that was held dead is alive: it is shown with the roles that were known of it. What
+    /// changed since, it says itself ([`Protocol::return_to_life`]).
     fn rise(&mut self, id: NodeId) {
         self.enter(None, id);
-        if !self.rules.repair_on_rise {
-            return;
-        }
-        for membership in self.shared_memberships(id) {
-            self.ask_roles_of(id, membership.scope);
-        }
-        if !self.pulls.is_with(id) {
+        // Everybody hears of it within moments, and would drown it with comparisons: a few are
+        // enough, and the others hear from them.
+        let others = self.members.live_count();
+        let chosen = self.rng.random_range(0..others) < RISE_COMPARISONS;
+        if self.rules.repair_on_rise && chosen && !self.pulls.is_with(id) {
             self.begin_compare(id, Purpose::Repair { again: false });
+        }
+    }
+
+    /// This node was held dead. Others may have missed what it changed meanwhile: they hear which
+    /// generations it has reached, and fetch what they lack. It may have missed what they changed:
+    /// it compares itself with who held it dead.
+    fn return_to_life(&mut self, origin: Origin) {
+        let own = |(scope, _)| (scope, self.roles.own_generation(scope));
+        let reached: Vec<_> = self.roles.scopes().map(own).collect();
+        for (scope, generation) in reached {
+            self.piggyback.spread(Rumor::Roles(self.local, scope), generation, None);
+        }
+        if self.members.live(origin.id).is_some() && !self.pulls.is_with(origin.id) {
+            self.begin_compare(origin.id, Purpose::Repair { again: false });
         }
     }
 
@@ -442,6 +459,9 @@ impl Protocol {
                     self.counters.plain.refutations += 1;
                     self.tell(Rumor::State(self.local), None);
                     tracing::debug!(by = ?by, "refuted a suspicion of this node");
+                    if claim.0 == State::Failed && self.rules.repair_on_rise {
+                        self.return_to_life(origin);
+                    }
                 }
                 if !self.rules.direct_refutation {
                     return;

@@ -133,14 +133,6 @@ impl Protocol {
         self.fetch(Object::Roles(id, membership.scope), least, source);
     }
 
-    /// Asks a node itself for its roles in a scope.
-    pub(super) fn ask_roles_of(&mut self, id: NodeId, scope: ScopeId) {
-        let Some(member) = self.members.live(id) else { return };
-        let source = Source { id, addr: member.node.addr() };
-        let known = self.roles.set(scope, id).map(RoleSet::generation).unwrap_or_default();
-        self.fetch(Object::Roles(id, scope), known.as_u64(), source);
-    }
-
     /// Wants an object at `least` that version, from `source` first.
     pub(super) fn fetch(&mut self, object: Object, least: u64, source: Source) {
         if source.id == self.local {

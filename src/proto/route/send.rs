@@ -124,8 +124,7 @@ impl Protocol {
         let tells_subjects = !self.rules.buddy;
         let Some(receiver) = members.live(to) else { return };
         let max = config.max_datagram_bytes;
-        let mult = config.retransmit_mult;
-        let limit = transmit_limit(mult, members.live_count());
+        let limit = transmit_limit(config, members.live_count());
         let pause = config.gossip_interval;
         let peers = members.peers().len();
         let carriage = Carriage { now: *now, receiver: to, pause, peers };
@@ -150,7 +149,7 @@ impl Protocol {
         for audience in scopes {
             let Audience::Scope(scope) = audience else { continue };
             let peers = roles.table(scope).map_or(0, |table| table.peers().len());
-            let limit = transmit_limit(mult, peers + 1);
+            let limit = transmit_limit(config, peers + 1);
             let carriage = Carriage { peers, ..carriage };
             piggyback.ride(audience, limit, carriage, |rumor, from| {
                 if rumor.subject() == to {

@@ -159,21 +159,27 @@ impl Protocol {
                 Audience::Scope(scope) => self.roles.table(scope).map_or(&[][..], |it| it.peers()),
             };
             let fanout = self.config.gossip_fanout;
+            let mut hearers = Vec::with_capacity(fanout + 1);
             if self.rules.successor_gossip {
                 let after = peers.partition_point(|id| *id < self.local);
-                chosen.extend(peers.get(after).or(peers.first()));
+                hearers.extend(peers.get(after).or(peers.first()));
             }
-            chosen.extend(Protocol::choose(&mut self.rng, peers, fanout, |_| true));
+            hearers.extend(Protocol::choose(&mut self.rng, peers, fanout, |_| true));
+            // In the order in which they were chosen: a budget that ends with a round leaves no
+            // ids out more often than others.
+            for id in hearers {
+                if !chosen.contains(&id) {
+                    chosen.push(id);
+                }
+            }
         }
-        chosen.sort_unstable();
-        chosen.dedup();
         for id in chosen {
             if let Some(addr) = self.addr_of(id) {
                 self.send_payload(addr, Some(id), Vec::new());
             }
         }
         // Half of the rounds would do: the datagrams of each are several.
-        let limit = transmit_limit(self.config.retransmit_mult, self.members.live_count());
+        let limit = transmit_limit(&self.config, self.members.live_count());
         self.piggyback.end_round(2 * limit);
         if !self.piggyback.is_empty() {
             let next = self.now + self.config.gossip_interval;
