@@ -521,13 +521,24 @@ impl Protocol {
         }
     }
 
+    /// Whether a run is this one, or was heard from just now. Who is not may be dead, so that the
+    /// silence of one who claims its name proves nothing for good: that one is not let in now, and
+    /// asked again when it is heard of again.
+    fn is_there(&self, id: NodeId) -> bool {
+        let heard = self.members.live(id).and_then(|member| member.last_heard);
+        id == self.local || heard.is_some_and(|at| at + self.config.probe_interval >= self.now)
+    }
+
     /// A name that two runs claimed is one's.
     fn settle_clash(&mut self, decision: Decision) {
         let Decision { name, listed, challenger, profile, challenger_wins, answered } = decision;
         if !challenger_wins && answered {
             tracing::warn!(name = %name, other = %challenger.addr, "name conflict");
             self.events.push_back(Event::NameConflict { name, other: challenger.addr });
-        } else if !challenger_wins && let Some(profile) = &profile {
+        } else if !challenger_wins
+            && self.is_there(listed.id)
+            && let Some(profile) = &profile
+        {
             self.bury(profile, listed.id);
         }
         if !challenger_wins {
