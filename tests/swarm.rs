@@ -105,3 +105,16 @@ fn seeds_of_the_environment() {
 fn seed_20024_an_older_run_has_to_prove_that_it_lives() {
     holds(20_024);
 }
+
+/// A run whose clock had jumped back did not answer somebody who remembered its dead former run, and
+/// was declared replaced by that one.
+#[test]
+fn seed_31_silence_buries_nobody_for_a_dead_run() {
+    holds(31);
+}
+
+/// The first pull failed, the only peer was at no seed's address: nothing was ever pulled again.
+#[test]
+fn seed_1363_a_first_pull_that_failed_is_begun_again() {
+    holds(1363);
+}

@@ -27,6 +27,14 @@ const PULL_ENTRY_BYTES: usize = 18;
 impl Protocol {
     /// The periodic comparison with a random peer.
     pub(super) fn compare_with_someone(&mut self) {
+        if self.phase == Phase::Alone {
+            // The first pull has failed, and whoever is known need not be a seed: it is asked.
+            let peers = self.members.peers();
+            if let Some(peer) = Protocol::choose(&mut self.rng, peers, 1, |_| true).first() {
+                self.begin_first_pull(*peer);
+            }
+            return;
+        }
         if self.phase != Phase::Synced {
             return;
         }

@@ -117,6 +117,7 @@ impl Simulation {
         while let Some(found) = self.first_disagreement() {
             if self.now() - start >= bound {
                 let what = format!("no agreement after {bound:?}: {}", found.what);
+                let what = format!("{what}\n{}", self.conditions());
                 let (at, host) = (self.now(), Some(found.host));
                 return Err(Violation { at, host, checker: Convergence::NAME, what });
             }
@@ -127,6 +128,23 @@ impl Simulation {
             checks.convergence.note(wrong, took, bound);
         }
         Ok(took)
+    }
+
+    /// How all nodes fare: what a failure to agree is to be understood by.
+    fn conditions(&self) -> String {
+        let lines = self.running().map(|(_, node)| {
+            let (stats, synced) = (node.stats(), node.is_synced());
+            format!(
+                "{:?}: synced {synced}, pulls {}, failed {}, wants {}, fetches {}, dropped {:?}\n",
+                node.local(),
+                stats.pulls,
+                stats.pulls_failed,
+                stats.fetch_queue,
+                stats.fetches,
+                stats.dropped
+            )
+        });
+        lines.collect()
     }
 
     /// Where the first host is that is wrong, if one is.
