@@ -106,8 +106,8 @@ fn seed_44_hearsay_of_an_earlier_stamp_buries_nobody() {
     holds(44);
 }
 
-/// A run whose clock had jumped back did not answer somebody who remembered its dead former run, and
-/// was declared replaced by that one.
+/// A run whose clock had jumped back did not answer somebody who remembered its dead former run,
+/// and was declared replaced by that one.
 #[test]
 fn seed_31_silence_buries_nobody_for_a_dead_run() {
     holds(31);

@@ -50,19 +50,26 @@ impl Convergence {
         self.tightest
     }
 
-    /// The time within which `live` nodes that remember `dead` runs agree once all faults are over,
-    /// if one of the seeds that all of them have is up. It is the sum of what may have to happen one
-    /// after another, each at its slowest:
+    /// The time within which `live` nodes that remember `dead` runs agree once all faults are
+    /// over, if one of the seeds that all of them have is up. It is the sum of what may have to
+    /// happen one after another, each at its slowest:
     ///
-    /// | | |
-    /// |---|---|
-    /// | `leave_timeout` | a goodbye under way ends |
-    /// | `probe * (2 R + (H + 1)^2)` | the dead are noticed: of `live - 1` probers that each go through `N = live - 1 + dead` names in an order of their own, the first comes upon a given one within `R = min(2 N - 1, 14 N / (live - 1) + 1)` rounds but for one case in a million; a round takes up to twice the interval on average, and local health (at most H) has to come down first |
-    /// | `suspicion_mult * max(1, log10 live) * probe * suspicion_max_mult` | the suspicion runs out, unconfirmed |
-    /// | `11 * probe` | a disputed name: one interval to ask, ten to forget the answer |
-    /// | `3 * reconnect_interval` | halves find each other: a seed that is not a member is asked every interval; once more for a join that met a name in dispute, once more for a first pull that failed |
-    /// | `2 * pull_timeout` | a first pull that failed begins again; roles that do not come hold a node-up back |
-    /// | `pull_interval * (4 + 3 * ceil(log2(live + 1)))` | what gossip missed: pulls both ways with random peers reach everybody in `log2 n + ln n` rounds and a constant (Karp et al. 2000) |
+    /// - `leave_timeout`: a goodbye under way ends.
+    /// - `probe * (2 R + (H + 1)^2)`: the dead are noticed. Of `live - 1` probers that each go
+    ///   through `N = live - 1 + dead` names in an order of their own, the first comes upon a given
+    ///   one within `R = min(2 N - 1, 14 N / (live - 1) + 1)` rounds but for one case in a million;
+    ///   a round takes up to twice the interval on average, and local health (at most H) has to
+    ///   come down first.
+    /// - `suspicion_mult * max(1, log10 live) * probe * suspicion_max_mult`: the suspicion runs
+    ///   out, unconfirmed.
+    /// - `11 * probe`: a disputed name, one interval to ask and ten to forget the answer.
+    /// - `3 * reconnect_interval`: halves find each other. A seed that is not a member is asked
+    ///   every interval; once more for a join that met a name in dispute, once more for a first
+    ///   pull that failed.
+    /// - `2 * pull_timeout`: a first pull that failed begins again; roles that do not come hold a
+    ///   node-up back.
+    /// - `pull_interval * (4 + 3 * ceil(log2(live + 1)))`: what gossip missed. Pulls both ways with
+    ///   random peers reach everybody in `log2 n + ln n` rounds and a constant (Karp et al. 2000).
     ///
     /// ```
     /// use rolecall::Config;
@@ -204,7 +211,7 @@ impl Simulation {
             let roles = other.roles(scope, run);
             if known != truth || listed != truth.is_some() || node.roles(scope, run) != roles {
                 return Err(format!(
-                    "{scope}: {local} knows {known:?} (listed: {listed}) of {}, who is at {truth:?}",
+                    "{scope}: {local} knows {known:?} (listed: {listed}) of {}, true {truth:?}",
                     other.local()
                 ));
             }
