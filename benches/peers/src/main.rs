@@ -1,0 +1,105 @@
+//! rolecall and its peers in one virtual network: the same scenarios, the same loop.
+
+mod cluster;
+mod foca;
+mod node;
+mod report;
+mod rolecall;
+mod scenarios;
+mod streams;
+
+use std::alloc::System as SystemAllocator;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+use crate::report::Row;
+use crate::scenarios::{Plan, Scenario};
+
+#[global_allocator]
+static HEAP: &StatsAlloc<SystemAllocator> = &INSTRUMENTED_SYSTEM;
+
+#[derive(Parser)]
+#[command(about = "rolecall and its peers in one virtual network")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Nothing happens: what a cluster at rest costs.
+    Steady(Options),
+    /// One node makes a change: until all others have it.
+    Spread(Options),
+    /// One node dies silently: until all others have declared it down.
+    Crash(Options),
+    /// One more node joins a cluster: until all know it, and it knows all.
+    Join(Options),
+    /// All nodes start within a second through 3 seeds.
+    Storm(Options),
+    /// A network that loses datagrams.
+    Loss(Options),
+}
+
+#[derive(Args)]
+struct Options {
+    /// How many nodes a cluster has.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(5..=100_000))]
+    nodes: u32,
+    /// How often to try; each scenario has its own default. Heavy systems may do fewer.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    trials: Option<u32>,
+    /// All chances come from it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Which systems run.
+    #[arg(long, value_delimiter = ',', default_value = "rolecall,foca")]
+    systems: Vec<Peer>,
+    /// The shares of datagrams that are lost in `loss`.
+    #[arg(long, value_delimiter = ',', default_values_t = [0.05, 0.2])]
+    loss: Vec<f64>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Peer {
+    Rolecall,
+    Foca,
+}
+
+fn main() {
+    let (scenario, options) = match Cli::parse().command {
+        Command::Steady(options) => (Scenario::Steady, options),
+        Command::Spread(options) => (Scenario::Spread, options),
+        Command::Crash(options) => (Scenario::Crash, options),
+        Command::Join(options) => (Scenario::Join, options),
+        Command::Storm(options) => (Scenario::Storm, options),
+        Command::Loss(options) => (Scenario::Loss, options),
+    };
+    let plan = Plan {
+        nodes: options.nodes,
+        trials: options.trials,
+        seed: options.seed,
+        losses: options.loss,
+        heap: HEAP,
+    };
+    let rows: Vec<Row> =
+        options.systems.iter().flat_map(|peer| peer.run(scenario, &plan)).collect();
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&rows).expect("rows are plain"));
+    } else {
+        println!("{}", report::table(&rows));
+    }
+}
+
+impl Peer {
+    fn run(self, scenario: Scenario, plan: &Plan) -> Vec<Row> {
+        match self {
+            Peer::Rolecall => scenario.run::<self::rolecall::Rolecall>(plan),
+            Peer::Foca => scenario.run::<self::foca::FocaSystem>(plan),
+        }
+    }
+}
