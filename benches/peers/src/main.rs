@@ -2,6 +2,7 @@
 
 mod cluster;
 mod foca;
+mod kinship;
 mod node;
 mod report;
 mod rolecall;
@@ -54,7 +55,7 @@ struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which systems run.
-    #[arg(long, value_delimiter = ',', default_value = "rolecall,foca")]
+    #[arg(long, value_delimiter = ',', default_value = "rolecall,foca,kinship")]
     systems: Vec<Peer>,
     /// The shares of datagrams that are lost in `loss`.
     #[arg(long, value_delimiter = ',', default_values_t = [0.05, 0.2])]
@@ -68,6 +69,7 @@ struct Options {
 enum Peer {
     Rolecall,
     Foca,
+    Kinship,
 }
 
 fn main() {
@@ -100,6 +102,7 @@ impl Peer {
         match self {
             Peer::Rolecall => scenario.run::<self::rolecall::Rolecall>(plan),
             Peer::Foca => scenario.run::<self::foca::FocaSystem>(plan),
+            Peer::Kinship => scenario.run::<self::kinship::Kinship>(plan),
         }
     }
 }
