@@ -1,5 +1,6 @@
 //! rolecall and its peers in one virtual network: the same scenarios, the same loop.
 
+mod chitchat;
 mod cluster;
 mod foca;
 mod kinship;
@@ -55,7 +56,7 @@ struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which systems run.
-    #[arg(long, value_delimiter = ',', default_value = "rolecall,foca,kinship")]
+    #[arg(long, value_delimiter = ',', default_value = "rolecall,foca,kinship,chitchat")]
     systems: Vec<Peer>,
     /// The shares of datagrams that are lost in `loss`.
     #[arg(long, value_delimiter = ',', default_values_t = [0.05, 0.2])]
@@ -70,6 +71,8 @@ enum Peer {
     Rolecall,
     Foca,
     Kinship,
+    Chitchat,
+    ChitchatV0,
 }
 
 fn main() {
@@ -103,6 +106,8 @@ impl Peer {
             Peer::Rolecall => scenario.run::<self::rolecall::Rolecall>(plan),
             Peer::Foca => scenario.run::<self::foca::FocaSystem>(plan),
             Peer::Kinship => scenario.run::<self::kinship::Kinship>(plan),
+            Peer::Chitchat => scenario.run::<self::chitchat::ChitchatSystem<1>>(plan),
+            Peer::ChitchatV0 => scenario.run::<self::chitchat::ChitchatSystem<0>>(plan),
         }
     }
 }
