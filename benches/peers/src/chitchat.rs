@@ -197,14 +197,14 @@ impl<const VERSION: u8> System for ChitchatSystem<VERSION> {
             extra_liveness_predicate: None,
             protocol_version: ProtocolVersion::from_code(VERSION).expect("0 or 1"),
         };
-        let (inbox, receiver) = mpsc::unbounded_channel();
+        let (inbox, outlet) = mpsc::unbounded_channel();
         let (sent, received) = (Sent::default(), Arc::new(AtomicU64::new(0)));
         let socket = VirtualSocket {
             addr: place.addr(),
             wire: self.wire(),
             in_flight: self.in_flight.clone(),
             sent: sent.clone(),
-            inbox: receiver,
+            inbox: outlet,
             received: received.clone(),
         };
         let transport = VirtualTransport(Mutex::new(Some(socket)));
@@ -237,7 +237,7 @@ impl<const VERSION: u8> System for ChitchatSystem<VERSION> {
             128..512 => {
                 Pace { settle_s: 60, steady_s: 20, window_s: 5, loss_s: 60, max_trials: 20 }
             }
-            _ => Pace { settle_s: 30, steady_s: 10, window_s: 3, loss_s: 10, max_trials: 3 },
+            _ => Pace { settle_s: 10, steady_s: 5, window_s: 3, loss_s: 10, max_trials: 3 },
         }
     }
 }
@@ -296,7 +296,7 @@ impl Node for ChitchatNode {
         let outcome = RecvOutcome { from_addr: from, envelope, num_bytes_received };
         self.delivered += 1;
         let inbox = self.inbox.clone();
-        self.world.turn(now, || inbox.send(outcome).ok().expect("the server task runs"));
+        self.world.turn(now, || assert!(inbox.send(outcome).is_ok(), "the server task runs"));
         assert_eq!(self.received.load(Ordering::Relaxed), self.delivered, "all is taken in");
         self.note_change();
     }

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rolecall::sim::{Faults, Loss, Network};
 use rolecall::time::Instant;
 
-use crate::node::{Acquainted, Node, Note, Outbox, Place, System};
+use crate::node::{Node, Note, Outbox, Place, System};
 use crate::streams::{Listener, Streams};
 
 /// How many of the first nodes are the seeds of all.
@@ -76,12 +76,18 @@ pub(crate) struct Cluster<S: System> {
     /// When nodes want to be woken. An entry that its seat does not name any more is void.
     wakes: BinaryHeap<Reverse<(Instant, u32)>>,
     pub(crate) watch: Option<Watch>,
+    /// Nodes that start now are told these.
+    seeds: Vec<Place>,
     /// The number of nodes that there should be.
     goal: usize,
     /// Live nodes that do not know all others.
     incomplete: usize,
     false_downs: u64,
     renewals: u64,
+    /// All that nodes know of each other, together.
+    pairs: usize,
+    /// When that was first 99 % of what there is to know.
+    most_pairs: Option<Instant>,
     serial: u32,
     outbox: Outbox,
     buffer: Vec<u8>,
@@ -99,10 +105,13 @@ impl<S: System> Cluster<S> {
             seats: Vec::new(),
             wakes: BinaryHeap::new(),
             watch: None,
+            seeds: (0..SEEDS).map(Place).collect(),
             goal: 0,
             incomplete: 0,
             false_downs: 0,
             renewals: 0,
+            pairs: 0,
+            most_pairs: None,
             serial: 0,
             outbox: Outbox::default(),
             buffer: Vec::new(),
@@ -118,14 +127,18 @@ impl<S: System> Cluster<S> {
     /// A cluster in which all know all, and that has come to rest.
     pub(crate) fn formed(nodes: u32, seed: u64, settle: Duration) -> Cluster<S> {
         let mut cluster = Self::storm(nodes, seed);
-        cluster.run(STORM);
-        for index in 0..nodes {
-            let node = cluster.seats[index as usize].node.as_mut().expect("all have started");
-            if node.acquaint(cluster.now, nodes) == Acquainted::No {
-                cluster.run_until(MAX_FORMING, Cluster::is_complete);
-                break;
+        if S::CAN_BE_TOLD {
+            // They start alone, and then each is told of all others.
+            let seeds = std::mem::take(&mut cluster.seeds);
+            cluster.run(STORM);
+            for index in 0..nodes {
+                let node = cluster.seats[index as usize].node.as_mut();
+                node.expect("all have started").acquaint(nodes);
+                cluster.drain(Place(index));
             }
-            cluster.drain(Place(index));
+            cluster.seeds = seeds;
+        } else {
+            cluster.run_until(MAX_FORMING, Cluster::is_complete);
         }
         cluster.run(settle);
         cluster
@@ -203,6 +216,11 @@ impl<S: System> Cluster<S> {
     /// Whether every node knows every other.
     pub(crate) fn is_complete(&self) -> bool {
         self.incomplete == 0
+    }
+
+    /// When 99 % of all that nodes can know of each other was first known.
+    pub(crate) fn mostly_known(&self) -> Option<Duration> {
+        self.most_pairs.map(|at| at - Instant::ORIGIN)
     }
 
     /// When each live node first knew all, of those that did.
@@ -295,7 +313,8 @@ impl<S: System> Cluster<S> {
         if let Some(node) = &mut seat.node {
             node.handle_timeout(self.now);
         } else {
-            let seeds: Vec<_> = (0..SEEDS).map(Place).filter(|seed| *seed != place).collect();
+            let seeds = self.seeds.iter().copied();
+            let seeds: Vec<_> = seeds.filter(|seed| *seed != place).collect();
             let seed = self.rng.random();
             seat.node = Some(self.system.start(self.now, place, seed, &seeds));
             seat.fate = Fate::Live;
@@ -357,6 +376,10 @@ impl<S: System> Cluster<S> {
         let was_complete = seat.known + 1 == self.goal;
         seat.known = seat.known.checked_add_signed(change).expect("who goes down was up");
         let is_complete = seat.known + 1 == self.goal;
+        self.pairs = self.pairs.saturating_add_signed(change);
+        if self.pairs * 100 >= self.goal * (self.goal - 1) * 99 {
+            self.most_pairs.get_or_insert(self.now);
+        }
         if is_complete {
             seat.complete.get_or_insert(self.now);
         }

@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 use rolecall::time::Instant;
 use serde::{Deserialize, Serialize};
 
-use crate::node::{Acquainted, Node, Note, Outbox, Place, System};
+use crate::node::{Node, Note, Outbox, Place, System};
 
 /// A node that is alone asks its seeds this often: foca leaves that to the application.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
@@ -124,6 +124,9 @@ impl System for FocaSystem {
 
     const NAME: &'static str = "foca";
 
+    /// A large cluster that forms by itself takes minutes until all know all.
+    const CAN_BE_TOLD: bool = true;
+
     fn new(nodes: u32) -> FocaSystem {
         let nodes = NonZeroU32::new(nodes).expect("a cluster has nodes");
         FocaSystem { config: Config::new_lan(nodes) }
@@ -188,13 +191,13 @@ impl Node for FocaNode {
         self.foca.add_broadcast(&data).expect("it is small");
     }
 
-    fn acquaint(&mut self, _now: Instant, nodes: u32) -> Acquainted {
+    fn acquaint(&mut self, nodes: u32) {
         let own = self.foca.identity().place();
         let others = (0..nodes).map(Place).filter(|place| *place != own);
-        let members: Vec<_> = others.map(|place| Member::alive(Id::of(place))).collect();
-        let applied = self.foca.apply_many(members.into_iter(), false, &mut self.runtime);
-        applied.expect("members without a past apply");
-        Acquainted::Yes
+        let members = others.map(|place| Member::alive(Id::of(place)));
+        self.foca
+            .apply_many(members, false, &mut self.runtime)
+            .expect("members without a past apply");
     }
 
     fn drain(&mut self, now: Instant, out: &mut Outbox) {

@@ -91,10 +91,8 @@ pub(crate) trait Node {
     /// A change by somebody else is under way: for systems that have no event for it.
     fn expect(&mut self, _from: Place, _serial: u32) {}
 
-    /// Makes all nodes up to this number members at once, where the system allows that.
-    fn acquaint(&mut self, _now: Instant, _nodes: u32) -> Acquainted {
-        Acquainted::No
-    }
+    /// Makes all nodes below this number members at once: only of systems that can be told.
+    fn acquaint(&mut self, _nodes: u32) {}
 
     fn drain(&mut self, now: Instant, out: &mut Outbox);
 
@@ -102,13 +100,6 @@ pub(crate) trait Node {
 
     /// Probes of others that this node has found unanswered; `None` in systems without probes.
     fn suspicions(&self) -> Option<u64>;
-}
-
-/// Whether a system can be told its members.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Acquainted {
-    Yes,
-    No,
 }
 
 /// How much of a system's time there is to spend.
@@ -135,6 +126,9 @@ pub(crate) trait System: Sized {
     type Node: Node;
 
     const NAME: &'static str;
+
+    /// Whether a node can be told who is there, instead of finding out.
+    const CAN_BE_TOLD: bool = false;
 
     /// A cluster of about so many nodes is to be built.
     fn new(nodes: u32) -> Self;

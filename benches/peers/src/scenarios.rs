@@ -3,6 +3,7 @@
 use std::alloc::System as SystemAllocator;
 use std::time::{Duration, Instant as WallClock};
 
+use cpu_time::ThreadTime;
 use stats_alloc::StatsAlloc;
 
 use crate::cluster::{Cluster, Counted};
@@ -173,16 +174,16 @@ impl Traffic {
 }
 
 fn steady<S: System>(run: &mut Run) {
-    let (mut traffic, mut wall) = (Traffic::default(), Duration::ZERO);
+    let (mut traffic, mut cpu) = (Traffic::default(), Duration::ZERO);
     let (mut false_downs, mut suspicions, mut heap) = (0, Some(0), 0);
     let during = Duration::from_secs(run.pace.steady_s);
     for trial in 0..run.trials {
         let heap_before = heap_bytes(run.plan);
         let mut cluster: Cluster<S> = run.cluster(trial);
         let before = cluster.counted();
-        let started = WallClock::now();
+        let started = ThreadTime::now();
         cluster.run(during);
-        wall += started.elapsed();
+        cpu += started.elapsed();
         heap += heap_bytes(run.plan) - heap_before;
         let after = cluster.counted();
         traffic.add(Traffic::between(before, after), 1.0);
@@ -197,7 +198,7 @@ fn steady<S: System>(run: &mut Run) {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     run.row.put("heap_bytes_per_pair", rounded(heap as f64 / pairs / f64::from(run.trials)));
     let virtual_s = (during * run.trials).as_secs_f64();
-    run.row.put("cpu_us_per_node_s", run.per_node(wall.as_secs_f64() * 1e6 / virtual_s));
+    run.row.put("cpu_us_per_node_s", run.per_node(cpu.as_secs_f64() * 1e6 / virtual_s));
     run.row.put("measured_s", virtual_s);
 }
 
@@ -225,12 +226,12 @@ fn spread_in<S: System>(run: &mut Run, cluster: &mut Cluster<S>) -> Traffic {
         cluster.run(window);
         extra.add(Traffic::between(start, middle), -1.0);
         extra.add(Traffic::between(middle, cluster.counted()), 1.0);
-        cluster.run_until(MAX_SPREAD - window, Cluster::all_told);
+        cluster.run_until(MAX_SPREAD.saturating_sub(window), Cluster::all_told);
         let watch = cluster.watch.take().expect("a change is watched");
         let times = watch.times();
         missed += watch.missing;
         missing_trials += usize::from(watch.missing > 0);
-        half.extend(times.get((times.len() + watch.missing) / 2));
+        half.extend(times.get(times.len().midpoint(watch.missing)));
         all.push(if watch.missing == 0 { times[times.len() - 1] } else { MAX_SPREAD });
     }
     run.row.put("half_p50_ms", millis(percentile(&mut half, 0.5)));
@@ -277,7 +278,7 @@ fn crash<S: System>(run: &mut Run) {
 }
 
 fn join<S: System>(run: &mut Run) {
-    let (mut known, mut knows, mut missed) = (Vec::new(), Vec::new(), 0);
+    let (mut by_all, mut all, mut missed) = (Vec::new(), Vec::new(), 0);
     let mut extra = Traffic::default();
     for trial in 0..run.trials {
         let mut cluster: Cluster<S> = run.cluster(trial);
@@ -293,30 +294,31 @@ fn join<S: System>(run: &mut Run) {
         cluster.run(run.window());
         extra.add(Traffic::between(start, middle), -1.0);
         extra.add(Traffic::between(middle, cluster.counted()), 1.0);
-        let done = |cluster: &Cluster<S>| {
+        let over = |cluster: &Cluster<S>| {
             cluster.all_told() && cluster.completed_since(place, since).is_some()
         };
-        cluster.run_until(MAX_JOIN - run.window(), done);
+        cluster.run_until(MAX_JOIN.saturating_sub(run.window()), over);
         let watch = cluster.watch.take().expect("a join is watched");
         missed += watch.missing;
-        known.push(if watch.missing == 0 { watch.times().last().copied() } else { None });
-        knows.push(cluster.completed_since(place, since));
+        by_all.push(if watch.missing == 0 { watch.times().last().copied() } else { None });
+        all.push(cluster.completed_since(place, since));
         run.virtual_time += cluster.now - rolecall::time::Instant::ORIGIN;
     }
     let cap = |times: &[Option<Duration>]| -> Vec<Duration> {
         times.iter().map(|time| time.unwrap_or(MAX_JOIN)).collect()
     };
-    run.row.put("known_by_all_p50_ms", millis(percentile(&mut cap(&known), 0.5)));
-    run.row.put("known_by_all_p99_ms", millis(percentile(&mut cap(&known), 0.99)));
-    run.row.put("knows_all_p50_ms", millis(percentile(&mut cap(&knows), 0.5)));
-    run.row.put("knows_all_p99_ms", millis(percentile(&mut cap(&knows), 0.99)));
+    run.row.put("known_by_all_p50_ms", millis(percentile(&mut cap(&by_all), 0.5)));
+    run.row.put("known_by_all_p99_ms", millis(percentile(&mut cap(&by_all), 0.99)));
+    run.row.put("knows_all_p50_ms", millis(percentile(&mut cap(&all), 0.5)));
+    run.row.put("knows_all_p99_ms", millis(percentile(&mut cap(&all), 0.99)));
     run.row.put("missed", missed);
     run.row.put("bytes_total", rounded(extra.bytes / f64::from(run.trials)));
     run.row.put("stream_bytes_total", rounded(extra.stream_bytes / f64::from(run.trials)));
 }
 
 fn storm<S: System>(run: &mut Run) {
-    let (mut all, mut most, mut unknowing) = (Vec::new(), Vec::new(), 0);
+    let (mut all, mut most, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut unknowing = 0;
     let mut traffic = Traffic::default();
     for trial in 0..run.trials {
         let mut cluster: Cluster<S> =
@@ -327,6 +329,7 @@ fn storm<S: System>(run: &mut Run) {
         unknowing += run.plan.nodes as usize - completed.len();
         completed.resize(run.plan.nodes as usize, MAX_JOIN);
         most.extend(percentile(&mut completed, 0.99));
+        pairs.push(cluster.mostly_known().unwrap_or(MAX_JOIN));
         traffic.add(Traffic::between(Counted::default(), cluster.counted()), 1.0);
         run.virtual_time += cluster.now - rolecall::time::Instant::ORIGIN;
     }
@@ -336,6 +339,7 @@ fn storm<S: System>(run: &mut Run) {
     let median = if never == 0 { percentile(&mut all, 0.5) } else { None };
     run.row.put("all_converged_ms", millis(median));
     run.row.put("p99_converged_ms", millis(percentile(&mut most, 0.5)));
+    run.row.put("pairs_99_ms", millis(percentile(&mut pairs, 0.5)));
     run.row.put("never_converged", never);
     run.row.put("unknowing", unknowing);
     run.row.put("bytes_per_node", run.per_node(traffic.bytes / trials));

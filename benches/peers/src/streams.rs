@@ -128,20 +128,20 @@ impl Streams {
         Some((at, place, conn, event))
     }
 
-    fn connect(&mut self, now: Instant, opener: End, to: Place, listener: Listener) {
+    fn connect(&mut self, now: Instant, from: End, to: Place, listener: Listener) {
         let there = self.flight(1, HANDSHAKE_RETRY);
         let back = self.flight(1, HANDSHAKE_RETRY);
         match listener {
             Listener::Silent => {}
-            Listener::Refuses => self.queue(now + there + back, opener, StreamEvent::Refused),
+            Listener::Refuses => self.queue(now + there + back, from, StreamEvent::Refused),
             Listener::Answers => {
                 let accepted = (to, ACCEPTED | self.accepted);
                 self.accepted += 1;
                 let (opened, ready) = (now + there, now + there + back);
                 self.queue(opened, accepted, StreamEvent::Opened);
                 let link = |peer, leaves| Link { peer, leaves, arrives: leaves };
-                self.links.insert((opener.0.0, opener.1), link(accepted, ready));
-                self.links.insert((to.0, accepted.1), link(opener, opened));
+                self.links.insert((from.0.0, from.1), link(accepted, ready));
+                self.links.insert((to.0, accepted.1), link(from, opened));
             }
         }
     }
