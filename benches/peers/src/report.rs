@@ -76,3 +76,16 @@ pub(crate) fn millis(time: Option<Duration>) -> Option<f64> {
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let mut times: Vec<_> = (1..=100).rev().map(Duration::from_secs).collect();
+        let mut at = |share| percentile(&mut times, share).map(|time| time.as_secs());
+        assert_eq!([at(0.5), at(0.99), at(1.0)], [Some(50), Some(99), Some(100)]);
+        assert_eq!(percentile(&mut [], 0.5), None);
+    }
+}

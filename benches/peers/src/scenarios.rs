@@ -371,3 +371,52 @@ fn heap_bytes(plan: &Plan) -> i64 {
     let stats = plan.heap.stats();
     stats.bytes_allocated as i64 - stats.bytes_deallocated as i64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::foca::FocaSystem;
+    use crate::kinship::Kinship;
+    use crate::rolecall::Rolecall;
+
+    fn plan() -> Plan {
+        let heap = &stats_alloc::INSTRUMENTED_SYSTEM;
+        Plan { nodes: 12, trials: Some(3), seed: 5, losses: vec![0.1], heap }
+    }
+
+    /// All that does not depend on the machine.
+    fn figures<S: System>(scenario: Scenario) -> Vec<String> {
+        let rows = scenario.run::<S>(&plan());
+        let mut figures = rows.iter().map(|row| serde_json::to_value(row).expect("it is plain"));
+        let of_machine = ["wall_s", "cpu_us_per_node_s", "heap_bytes_per_pair"];
+        let strip = |value: &mut serde_json::Value| {
+            let row = value.as_object_mut().expect("rows are objects");
+            row.retain(|key, _| !of_machine.contains(&key.as_str()));
+            value.to_string()
+        };
+        figures.by_ref().map(|mut value| strip(&mut value)).collect()
+    }
+
+    fn twice_the_same<S: System>() {
+        for scenario in [Scenario::Spread, Scenario::Crash, Scenario::Storm, Scenario::Loss] {
+            assert_eq!(figures::<S>(scenario), figures::<S>(scenario), "{}", S::NAME);
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_figures() {
+        twice_the_same::<Rolecall>();
+        twice_the_same::<FocaSystem>();
+        twice_the_same::<Kinship>();
+    }
+
+    #[test]
+    fn all_systems_tell_all_nodes_without_loss() {
+        let missed = |rows: Vec<Row>| rows[0].number("missed");
+        assert!(missed(Scenario::Spread.run::<Rolecall>(&plan())) < 0.5);
+        assert!(missed(Scenario::Crash.run::<FocaSystem>(&plan())) < 0.5);
+        assert!(missed(Scenario::Join.run::<Kinship>(&plan())) < 0.5);
+        let chitchat = Scenario::Spread.run::<crate::chitchat::ChitchatSystem<1>>(&plan());
+        assert!(missed(chitchat) < 0.5);
+    }
+}
