@@ -116,6 +116,8 @@ pub(crate) struct FocaNode {
     arrived: Rc<RefCell<Vec<u32>>>,
     seeds: Vec<Id>,
     announce: Option<Instant>,
+    /// Whether it has just been told of all others.
+    told: bool,
     probes_failed: u64,
 }
 
@@ -145,6 +147,7 @@ impl System for FocaSystem {
             arrived,
             seeds: seeds.iter().copied().map(Id::of).collect(),
             announce: Some(now),
+            told: false,
             probes_failed: 0,
         };
         node.announce(now);
@@ -192,6 +195,7 @@ impl Node for FocaNode {
     }
 
     fn acquaint(&mut self, nodes: u32) {
+        self.told = true;
         let own = self.foca.identity().place();
         let others = (0..nodes).map(Place).filter(|place| *place != own);
         let members = others.map(|place| Member::alive(Id::of(place)));
@@ -215,6 +219,10 @@ impl Node for FocaNode {
                 OwnedNotification::ProbeFailed(..) => self.probes_failed += 1,
                 _ => {}
             }
+        }
+        if std::mem::take(&mut self.told) {
+            // It held a notification for each node, which is no part of what foca costs.
+            self.runtime = AccumulatingRuntime::new();
         }
         out.notes.extend(self.arrived.borrow_mut().drain(..).map(Note::Changed));
     }
