@@ -525,7 +525,7 @@ impl Protocol {
     /// silence of one who claims its name proves nothing for good: that one is not let in now, and
     /// asked again when it is heard of again.
     fn is_there(&self, id: NodeId) -> bool {
-        let heard = self.members.live(id).and_then(|member| member.last_heard());
+        let heard = self.members.live(id).and_then(Member::last_heard);
         id == self.local || heard.is_some_and(|at| at + self.config.probe_interval >= self.now)
     }
 

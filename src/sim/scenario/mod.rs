@@ -12,9 +12,12 @@
 //! println!("known to all of 32 nodes after {:?} ms", report.figures.p50_ms);
 //! ```
 
+mod agreement;
 mod anomaly;
+mod churn;
 mod crash;
 mod join;
+mod partition;
 mod spread;
 mod steady;
 mod storm;
@@ -33,8 +36,10 @@ use crate::config::Config;
 use crate::proto::Rules;
 
 pub use anomaly::{Anomaly, AnomalyFigures, AnomalyTrial};
+pub use churn::{Churn, ChurnFigures, ChurnTrial};
 pub use crash::{Crash, CrashFigures};
 pub use join::{Join, JoinFigures};
+pub use partition::{Partition, PartitionFigures, PartitionTrial};
 pub use spread::{Spread, SpreadFigures};
 pub use steady::{Steady, SteadyFigures};
 pub use storm::{Storm, StormFigures};
