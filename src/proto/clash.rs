@@ -1,5 +1,7 @@
-//! Two runs claim one name from different addresses: the older run is asked. If it answers, the
-//! name is its; if it stays silent, the newer run has it (a rescheduled pod).
+//! Two runs claim one name: the older run is asked. If it answers, the name is its; if it stays
+//! silent, the newer run has it (a rescheduled pod), provided that this one answers. What is only
+//! heard of a run, even from itself, may be an echo of a former one; so both are asked, and only
+//! answers to these questions prove anything.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,6 +16,10 @@ pub(super) const MAX_CLASHES: usize = 256;
 
 /// How many times as long as the question took its answer is remembered.
 const MEMORY: u32 = 10;
+
+/// The first question about a run that is said to be where the listed one is waits for this share
+/// of the time for an answer.
+const ECHO_SHARE: u32 = 40;
 
 /// Questions to the older run within the time it has to answer.
 const QUESTIONS: u32 = 4;
@@ -38,6 +44,7 @@ pub(super) enum Standing {
 
 /// A dispute that is decided.
 #[must_use]
+#[expect(clippy::struct_excessive_bools, reason = "each says something else")]
 #[derive(Debug)]
 pub(super) struct Decision {
     pub(super) name: NodeName,
@@ -46,8 +53,12 @@ pub(super) struct Decision {
     /// The challenger's profile, if it has been heard.
     pub(super) profile: Option<Profile>,
     pub(super) challenger_wins: bool,
-    /// Whether the older run answered: both live.
+    /// Whether the older run answered.
     pub(super) answered: bool,
+    /// Whether the listed run has proved that it lives.
+    pub(super) listed_lives: bool,
+    /// Whether the challenger has, so that what it wins it wins for good.
+    pub(super) challenger_lives: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +67,10 @@ struct Clash {
     challenger: Claimant,
     profile: Option<Profile>,
     asked: Claimant,
+    listed_lives: bool,
+    challenger_lives: bool,
+    /// The numbers of the questions.
+    questions: Vec<u32>,
     ask_at: Instant,
     pause: Duration,
     deadline: Instant,
@@ -69,7 +84,8 @@ pub(super) struct Clashes {
 }
 
 impl Clashes {
-    /// A run that is not listed claims the name of one that is.
+    /// A run that is not listed claims the name of one that is, or is said to. It is `proven` if it
+    /// is known to live.
     pub(super) fn challenge(
         &mut self,
         now: Instant,
@@ -77,6 +93,7 @@ impl Clashes {
         name: &NodeName,
         (listed, challenger): (Claimant, Claimant),
         profile: Option<&Profile>,
+        proven: bool,
     ) -> Standing {
         if let Some(clash) = self.by_name.get_mut(name)
             && clash.challenger.id == challenger.id
@@ -84,6 +101,7 @@ impl Clashes {
             && clash.challenger.boot == challenger.boot
         {
             clash.profile = profile.cloned().or(clash.profile.take());
+            clash.challenger_lives |= proven;
             return if clash.kept { Standing::Kept } else { Standing::Open };
         }
         let full = self.by_name.len() >= MAX_CLASHES && !self.by_name.contains_key(name);
@@ -91,6 +109,7 @@ impl Clashes {
         if full || busy {
             return Standing::Open;
         }
+        let moved = challenger.addr != listed.addr;
         let asked = if challenger.boot < listed.boot { challenger } else { listed };
         self.by_name.insert(
             name.clone(),
@@ -99,7 +118,12 @@ impl Clashes {
                 challenger,
                 profile: profile.cloned(),
                 asked,
-                ask_at: now,
+                listed_lives: false,
+                challenger_lives: proven,
+                questions: Vec::new(),
+                // Hearsay of a run that took the other's place is followed by word of that, mostly
+                // in the same datagram.
+                ask_at: if moved { now } else { now + timeout / ECHO_SHARE },
                 pause: timeout / QUESTIONS,
                 deadline: now + timeout,
                 kept: false,
@@ -108,23 +132,45 @@ impl Clashes {
         Standing::Open
     }
 
-    /// Claimants to be asked now.
-    pub(super) fn due_questions(&mut self, now: Instant) -> Vec<Claimant> {
+    /// Claimants to be asked now, each with the number of its question.
+    pub(super) fn due_questions(
+        &mut self,
+        now: Instant,
+        mut number: impl FnMut() -> u32,
+    ) -> Vec<(Claimant, u32)> {
         let mut due = Vec::new();
         for clash in self.by_name.values_mut().filter(|clash| !clash.kept) {
             if clash.ask_at <= now && clash.deadline > now {
                 clash.ask_at = now + clash.pause;
-                due.push(clash.asked);
+                for claimant in [clash.listed, clash.challenger] {
+                    let number = number();
+                    clash.questions.push(number);
+                    due.push((claimant, number));
+                }
             }
         }
         due
     }
 
-    /// A run has answered: it lives.
-    pub(super) fn handle_answer(&mut self, now: Instant, from: NodeId) -> Option<Decision> {
-        let open = |clash: &Clash| !clash.kept && clash.asked.id == from;
-        let name = self.by_name.iter().find(|(_, clash)| open(clash))?.0.clone();
-        Some(self.decide(now, name, from, true))
+    /// A run has answered: it lives. Where one of the two is, the other cannot be.
+    pub(super) fn handle_answer(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        number: u32,
+    ) -> Option<Decision> {
+        let open = |clash: &Clash| !clash.kept && clash.questions.contains(&number);
+        let (name, clash) = self.by_name.iter_mut().find(|(_, clash)| open(clash))?;
+        if clash.listed.id == from {
+            clash.listed_lives = true;
+        } else if clash.challenger.id == from {
+            clash.challenger_lives = true;
+        } else {
+            return None;
+        }
+        let decides = clash.asked.id == from || clash.challenger.addr == clash.listed.addr;
+        let name = name.clone();
+        decides.then(|| self.decide(now, name, from, true))
     }
 
     /// A dispute whose older run stayed silent.
@@ -132,7 +178,8 @@ impl Clashes {
         self.by_name.retain(|_, clash| !clash.kept || clash.deadline > now);
         let (name, clash) = self.by_name.iter().find(|(_, clash)| clash.deadline <= now)?;
         let (name, asked) = (name.clone(), clash.asked.id);
-        let winner = if asked == clash.listed.id { clash.challenger.id } else { clash.listed.id };
+        let won = asked == clash.listed.id && clash.challenger_lives;
+        let winner = if won { clash.challenger.id } else { clash.listed.id };
         Some(self.decide(now, name, winner, false))
     }
 
@@ -159,6 +206,7 @@ impl Clashes {
     fn decide(&mut self, now: Instant, name: NodeName, winner: NodeId, answered: bool) -> Decision {
         let clash = self.by_name.get_mut(&name).expect("callers found it");
         let (listed, challenger) = (clash.listed, clash.challenger);
+        let (listed_lives, challenger_lives) = (clash.listed_lives, clash.challenger_lives);
         let profile = clash.profile.take();
         let challenger_wins = winner == challenger.id;
         if challenger_wins {
@@ -167,7 +215,16 @@ impl Clashes {
             clash.kept = true;
             clash.deadline = now + clash.pause * QUESTIONS * MEMORY;
         }
-        Decision { name, listed, challenger, profile, challenger_wins, answered }
+        Decision {
+            name,
+            listed,
+            challenger,
+            profile,
+            challenger_wins,
+            answered,
+            listed_lives,
+            challenger_lives,
+        }
     }
 
     #[cfg(feature = "sim")]
@@ -194,9 +251,17 @@ mod tests {
         Claimant { id: NodeId::from_u64(n).unwrap(), addr, boot: Boot(n) }
     }
 
+    fn numbers() -> impl FnMut() -> u32 {
+        let mut last = 0;
+        move || {
+            last += 1;
+            last
+        }
+    }
+
     fn challenge(clashes: &mut Clashes, now: Instant, listed: u64, challenger: u64) -> Standing {
         let name = NodeName::new("a").unwrap();
-        clashes.challenge(now, TIMEOUT, &name, (claimant(listed), claimant(challenger)), None)
+        clashes.challenge(now, TIMEOUT, &name, (claimant(listed), claimant(challenger)), None, true)
     }
 
     #[test]
@@ -204,13 +269,33 @@ mod tests {
         let mut clashes = Clashes::default();
         let now = Instant::ORIGIN;
         assert_eq!(challenge(&mut clashes, now, 1, 2), Standing::Open);
-        assert_eq!(clashes.due_questions(now), vec![claimant(1)]);
-        assert!(clashes.handle_answer(now, claimant(2).id).is_none());
-        let decision = clashes.handle_answer(now, claimant(1).id).unwrap();
-        assert!(!decision.challenger_wins);
+        let asked = clashes.due_questions(now, numbers());
+        assert_eq!(asked, vec![(claimant(1), 1), (claimant(2), 2)]);
+        assert!(clashes.handle_answer(now, claimant(2).id, 2).is_none());
+        assert!(clashes.handle_answer(now, claimant(1).id, 77).is_none(), "an old answer");
+        let decision = clashes.handle_answer(now, claimant(1).id, 1).unwrap();
+        assert!(!decision.challenger_wins && decision.challenger_lives);
         assert_eq!(challenge(&mut clashes, now, 1, 2), Standing::Kept);
         assert!(clashes.take_silent(now + TIMEOUT * (MEMORY + 1)).is_none());
         assert_eq!(clashes.next_deadline(), None);
+    }
+
+    #[test]
+    fn who_is_only_heard_of_wins_nothing_by_silence() {
+        let mut clashes = Clashes::default();
+        let now = Instant::ORIGIN;
+        let (name, both) = (NodeName::new("a").unwrap(), (claimant(1), claimant(2)));
+        let mut hearsay = || clashes.challenge(now, TIMEOUT, &name, both, None, false);
+        assert_eq!(hearsay(), Standing::Open);
+        assert_eq!(clashes.due_questions(now, numbers()).len(), 2);
+        let decision = clashes.take_silent(now + TIMEOUT).unwrap();
+        assert!(!decision.challenger_wins && !decision.listed_lives);
+        clashes = Clashes::default();
+        let mut hearsay = || clashes.challenge(now, TIMEOUT, &name, both, None, false);
+        assert_eq!(hearsay(), Standing::Open);
+        assert_eq!(clashes.due_questions(now, numbers()).len(), 2);
+        assert!(clashes.handle_answer(now, claimant(2).id, 2).is_none());
+        assert!(clashes.take_silent(now + TIMEOUT).unwrap().challenger_wins);
     }
 
     #[test]
@@ -237,8 +322,9 @@ mod tests {
         let mut clashes = Clashes::default();
         let now = Instant::ORIGIN;
         assert_eq!(challenge(&mut clashes, now, 5, 2), Standing::Open);
-        assert_eq!(clashes.due_questions(now), vec![claimant(2)]);
-        assert!(clashes.handle_answer(now, claimant(2).id).unwrap().challenger_wins);
+        assert_eq!(clashes.due_questions(now, numbers()).len(), 2);
+        assert!(clashes.handle_answer(now, claimant(5).id, 1).is_none());
+        assert!(clashes.handle_answer(now, claimant(2).id, 2).unwrap().challenger_wins);
         assert_eq!(challenge(&mut clashes, now, 5, 2), Standing::Open);
         assert!(!clashes.take_silent(now + TIMEOUT).unwrap().challenger_wins);
     }

@@ -126,8 +126,8 @@ impl Grid {
         }
     }
 
-    /// All runs: for Tables IV and VI every combination with recurring anomalies, for Table V single
-    /// ones that are long enough to be found out.
+    /// All runs: for Tables IV and VI every combination with recurring anomalies, for Table V
+    /// single ones that are long enough to be found out.
     pub fn cells(&self) -> Vec<Cell> {
         let mut cells = Vec::new();
         for variant in Variant::ALL {

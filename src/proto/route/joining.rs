@@ -137,7 +137,7 @@ impl Protocol {
         let listed = Claimant { id, addr, boot };
         let challenger = Claimant { id: origin.id, addr: join.addr, boot: join.boot };
         let (timeout, both) = (self.config.probe_interval, (listed, challenger));
-        let standing = self.clashes.challenge(self.now, timeout, &join.name, both, None);
+        let standing = self.clashes.challenge(self.now, timeout, &join.name, both, None, true);
         self.ask_claimants();
         match standing {
             Standing::Open => Verdict::Wait,
@@ -148,8 +148,11 @@ impl Protocol {
     /// A seed has answered.
     pub(super) fn receive_join_reply(&mut self, origin: Origin, reply: &JoinReply) {
         if !self.joins.expects(origin.addr, reply.seq) {
-            // A member may say unasked that this run's stamp is too low to replace the last run.
-            if let (Verdict::RaiseBoot { above }, true) = (reply.verdict, origin.member) {
+            // Somebody who proved an address may say unasked that this run's stamp is too low to
+            // replace the last run.
+            let welcomed = self.welcomed.get(&origin.id) == Some(&origin.addr);
+            if let (Verdict::RaiseBoot { above }, true) = (reply.verdict, origin.member || welcomed)
+            {
                 self.raise_boot(above);
                 self.introduce(origin);
             }

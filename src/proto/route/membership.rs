@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 
-use super::super::clash::{Claimant, Decision, Standing};
+use super::super::Protocol;
 use super::super::fetch::Source;
 use super::super::health::Sign;
 use super::super::members::{Claimed, Member, Profiled, Run, State};
@@ -10,13 +10,10 @@ use super::super::piggyback::Rumor;
 use super::super::pull::Purpose;
 use super::super::roles::RoleSet;
 use super::super::suspicion::{Accused, Suspicion};
-use super::super::{Outcome, Phase, Protocol};
 use super::Origin;
 use crate::event::{DownReason, Event, Evidence, Sight, Witness};
 use crate::node::{Generation, Node, NodeId};
-use crate::wire::frame::{
-    Alive, Incarnation, JoinReply, Membership, Object, Ping, Profile, Verdict,
-};
+use crate::wire::frame::{Alive, Incarnation, Membership, Object, Ping, Profile};
 
 /// About so many of those who hear that a run is alive after all compare themselves with it.
 const RISE_COMPARISONS: usize = 3;
@@ -44,89 +41,8 @@ impl Protocol {
         self.hear_claim(origin, profile.id, (State::Alive, profile.incarnation), None);
     }
 
-    /// Whether a run that is not in the table may enter it now: its name may be another's.
-    fn may_enter(&mut self, profile: &Profile) -> bool {
-        let holder = self.members.holder(&profile.name).map(claimant);
-        let Some(listed) = holder.or_else(|| self.later_failed(profile)) else {
-            return true;
-        };
-        let challenger = Claimant { id: profile.id, addr: profile.addr, boot: profile.boot };
-        if listed.addr == challenger.addr && challenger.boot <= listed.boot {
-            if listed.id == self.local {
-                // Where this run is, no other can be.
-                self.bury(profile, listed.id);
-            } else {
-                // Which of the two is there the stamps cannot tell: a clock may have jumped back.
-                // The run itself can, if it is there.
-                let verdict = Verdict::RaiseBoot { above: listed.boot };
-                self.send(profile.addr, Some(profile.id), JoinReply { seq: 0, verdict });
-            }
-            return false;
-        }
-        if listed.addr == challenger.addr && listed.id != self.local {
-            self.replace(listed.id, challenger.id);
-            // A dispute about the name that ended with this may have let the run in already.
-            return self.members.find(profile.id).is_none();
-        }
-        let (timeout, both) = (self.config.probe_interval, (listed, challenger));
-        let name = &profile.name;
-        let _: Standing = self.clashes.challenge(self.now, timeout, name, both, Some(profile));
-        self.ask_claimants();
-        false
-    }
-
-    /// A later run of the name that is held failed: it may only be cut off, so that an earlier one
-    /// has to prove that it lives.
-    fn later_failed(&self, profile: &Profile) -> Option<Claimant> {
-        let failed = self.members.failed().into_iter();
-        let runs = failed.filter_map(|id| self.members.find(id));
-        let later = runs.filter(|it| it.node.name() == &*profile.name && it.boot > profile.boot);
-        later.max_by_key(|it| it.boot).map(claimant)
-    }
-
-    /// A former run enters the table as dead, so that whoever still tells of it hears that.
-    fn bury(&mut self, profile: &Profile, by: NodeId) {
-        if self.members.find(profile.id).is_some() {
-            // It has its place in the table already, if under another name.
-            return;
-        }
-        if matches!(self.members.apply_profile(profile), Profiled::New) {
-            let claim = (State::Replaced, Incarnation(0));
-            let claimed = self.members.apply_claim(self.now, profile.id, claim, Some(by));
-            debug_assert!(matches!(claimed, Claimed::Changed { .. }), "it was alive just now");
-            self.tell(Rumor::State(profile.id), None);
-        }
-    }
-
-    /// A run takes its place in the table.
-    fn admit(&mut self, origin: Origin, profile: &Profile) {
-        let id = profile.id;
-        // Of a name that has a live run again, the failed ones cannot come back.
-        let failed = self.members.failed().into_iter();
-        let namesakes = failed.filter(|other| {
-            self.members.find(*other).is_some_and(|it| it.node.name() == &*profile.name)
-        });
-        for namesake in namesakes.collect::<Vec<_>>() {
-            self.replace(namesake, id);
-        }
-        match self.members.apply_profile(profile) {
-            Profiled::New => {}
-            Profiled::Full => return self.counters.plain.dropped.refused += 1,
-            Profiled::Known | Profiled::Updated { .. } => unreachable!("the run was not known"),
-        }
-        self.welcomed.remove(&id);
-        self.fetches.settle(Object::Profile(id), u64::from(profile.version));
-        if origin.is_news() {
-            self.tell(Rumor::Profile(id), Some(origin));
-        }
-        self.enter(Some(origin), id);
-        if self.phase == Phase::Alone {
-            self.begin_first_pull(id);
-        }
-    }
-
     /// What a run's coming alive brings with it, for the first time or again.
-    fn enter(&mut self, origin: Option<Origin>, id: NodeId) {
+    pub(super) fn enter(&mut self, origin: Option<Origin>, id: NodeId) {
         self.detector.add(id, &mut self.rng);
         self.announcing.set(id, self.now + self.config.pull_timeout);
         for membership in self.shared_memberships(id) {
@@ -226,6 +142,9 @@ impl Protocol {
             }
             other => other,
         };
+        if self.name_stands_against(id, claim) {
+            return;
+        }
         match self.members.apply_claim(self.now, id, claim, by) {
             Claimed::Unknown => {
                 if claim.0.is_live() && origin.member {
@@ -236,6 +155,12 @@ impl Protocol {
             Claimed::Old => self.hear_old_claim(origin, id, claim, by),
             Claimed::Changed { from, to } => {
                 self.state_changed(Some(origin), (id, by.unwrap_or(id)), (from, to));
+                if let Some(heir) = by.filter(|_| to == State::Replaced && origin.member)
+                    && self.members.find(heir).is_none()
+                {
+                    let source = Source { id: origin.id, addr: origin.addr };
+                    self.fetch(Object::Profile(heir), 1, source);
+                }
             }
         }
     }
@@ -269,7 +194,7 @@ impl Protocol {
     }
 
     /// A run's state has changed.
-    fn state_changed(
+    pub(super) fn state_changed(
         &mut self,
         origin: Option<Origin>,
         (id, by): (NodeId, NodeId),
@@ -397,19 +322,6 @@ impl Protocol {
         }
     }
 
-    /// A run has lost its name to another.
-    pub(super) fn replace(&mut self, id: NodeId, by: NodeId) {
-        if id == self.local {
-            return self.lose_name(by);
-        }
-        let claim = (State::Replaced, Incarnation(0));
-        if let Claimed::Changed { from, to } =
-            self.members.apply_claim(self.now, id, claim, Some(by))
-        {
-            self.state_changed(None, (id, by), (from, to));
-        }
-    }
-
     /// This node suspects, or hears that somebody does.
     fn accuse(&mut self, origin: Option<Origin>, about: (NodeId, Incarnation), by: NodeId) {
         let alive = self.members.live_count();
@@ -478,85 +390,10 @@ impl Protocol {
         }
     }
 
-    /// The name of this node is another's now. A service that goes on under it would be seen by
-    /// nobody: it stops, and says so.
-    fn lose_name(&mut self, by: NodeId) {
-        let local = self.members.local().node.clone();
-        let holder = self.addr_of(by).unwrap_or(local.addr());
-        let name = local.node_name().clone();
-        tracing::error!(name = %name, holder = %holder, "another live node has this node's name");
-        self.events.push_back(Event::NameConflict { name, other: holder });
-        self.outcomes.push_back(Outcome::NameTaken { holder, stopped: true });
-        self.phase = Phase::Stopped;
-    }
-
     /// Tries whether a failed run is there after all. It hears that it is held dead, and refutes
     /// that.
     pub(super) fn knock(&mut self, id: NodeId) {
         let seq = self.detector.take_seq();
         self.send_to(id, Ping { seq });
     }
-
-    /// Asks the older of two claimants of a name whether it lives.
-    pub(super) fn ask_claimants(&mut self) {
-        for claimant in self.clashes.due_questions(self.now) {
-            if claimant.id == self.local {
-                self.clash_answered(self.local);
-            } else {
-                let seq = self.detector.take_seq();
-                self.send(claimant.addr, Some(claimant.id), Ping { seq });
-            }
-        }
-    }
-
-    pub(super) fn clash_answered(&mut self, from: NodeId) {
-        if let Some(decision) = self.clashes.handle_answer(self.now, from) {
-            self.settle_clash(decision);
-        }
-    }
-
-    pub(super) fn settle_silent_clashes(&mut self) {
-        while let Some(decision) = self.clashes.take_silent(self.now) {
-            self.settle_clash(decision);
-        }
-    }
-
-    /// Whether a run is this one, or was heard from just now. Who is not may be dead, so that the
-    /// silence of one who claims its name proves nothing for good: that one is not let in now, and
-    /// asked again when it is heard of again.
-    fn is_there(&self, id: NodeId) -> bool {
-        let heard = self.members.live(id).and_then(Member::last_heard);
-        id == self.local || heard.is_some_and(|at| at + self.config.probe_interval >= self.now)
-    }
-
-    /// A name that two runs claimed is one's.
-    fn settle_clash(&mut self, decision: Decision) {
-        let Decision { name, listed, challenger, profile, challenger_wins, answered } = decision;
-        if !challenger_wins && answered {
-            tracing::warn!(name = %name, other = %challenger.addr, "name conflict");
-            self.events.push_back(Event::NameConflict { name, other: challenger.addr });
-        } else if !challenger_wins
-            && self.is_there(listed.id)
-            && let Some(profile) = &profile
-        {
-            self.bury(profile, listed.id);
-        }
-        if !challenger_wins {
-            return;
-        }
-        self.welcome(challenger.id, challenger.addr);
-        self.replace(listed.id, challenger.id);
-        if let Some(profile) = profile
-            && self.members.find(profile.id).is_none()
-            && self.phase != Phase::Stopped
-        {
-            let origin =
-                Origin { id: challenger.id, addr: challenger.addr, member: false, pulled: None };
-            self.admit(origin, &profile);
-        }
-    }
-}
-
-fn claimant(member: &Member) -> Claimant {
-    Claimant { id: member.node.id(), addr: member.node.addr(), boot: member.boot }
 }

@@ -11,6 +11,7 @@ mod counters;
 mod inspect;
 mod joining;
 mod membership;
+mod names;
 mod receive;
 mod repair;
 mod scopes;

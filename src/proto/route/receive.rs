@@ -183,7 +183,7 @@ impl Protocol {
         if let Some(goodbye) = &mut self.goodbye {
             goodbye.handle_ack(origin.id, ack.seq);
         }
-        self.clash_answered(origin.id);
+        self.clash_answered(origin.id, ack.seq);
     }
 
     /// Probes only known members, at the addresses known here: nobody can make this node scan.
