@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 const COMMON: [&str; 7] = ["scenario", "nodes", "trials", "seed", "loss", "wall_s", "virtual_s"];
 
 /// The keys of each scenario, as they are promised to programs that read them.
-const SCENARIOS: [(&str, &[&str]); 5] = [
+const SCENARIOS: [(&str, &[&str]); 6] = [
     (
         "steady",
         &[
@@ -39,7 +39,11 @@ const SCENARIOS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("storm", &["all_converged_ms", "p99_converged_ms", "bytes_per_node"]),
+    ("anomaly --concurrent 2", &["fp", "fp_healthy", "messages", "bytes"]),
 ];
+
+/// What `anomaly --threshold` has beside that.
+const THRESHOLD: [&str; 4] = ["first_p50_ms", "first_p99_ms", "full_p50_ms", "full_p99_ms"];
 
 /// Figures that depend on the machine, not on the seed alone.
 const OF_THE_MACHINE: [&str; 3] = ["wall_s", "heap_bytes_per_pair", "cpu_us_per_node_s"];
@@ -111,10 +115,16 @@ fn assert_well_formed(svg: &str) {
     assert!(svg.starts_with("<svg ") && open.is_empty(), "{open:?}");
 }
 
+/// The scenario that a line runs.
+fn name_of(line: &str) -> &str {
+    line.split(' ').next().expect("a line has a word")
+}
+
 #[test]
 fn every_scenario_has_its_keys() {
-    for (name, own) in SCENARIOS {
-        let report = json(&format!("sim {name} --nodes 6 --trials 2 --seed 3 --loss 0.01 --json"));
+    for (line, own) in SCENARIOS {
+        let name = name_of(line);
+        let report = json(&format!("sim {line} --nodes 6 --trials 2 --seed 3 --loss 0.01 --json"));
         for key in COMMON.iter().chain(own) {
             let value = report.get(*key).unwrap_or_else(|| panic!("{name} has no {key}"));
             let valid = if *key == "scenario" { *value == *name } else { value.is_number() };
@@ -140,13 +150,33 @@ fn same_seed_same_figures_on_any_number_of_threads() {
 
 #[test]
 fn a_table_has_a_row_for_each_figure() {
-    for (name, own) in SCENARIOS {
-        let text = stdout(&format!("sim {name} --nodes 5 --trials 1"));
+    for (line, own) in SCENARIOS {
+        let name = name_of(line);
+        let text = stdout(&format!("sim {line} --nodes 5 --trials 1"));
         assert!(text.starts_with(&format!("{name}: 5 nodes, 1 trial, seed 1,")), "{text}");
         for key in own.iter().chain(&["wall_s", "virtual_s"]) {
             assert!(text.contains(&format!("│ {key} ")), "{name} has no row for {key}: {text}");
         }
     }
+}
+
+#[test]
+fn a_single_anomaly_is_found_out_if_it_is_long() {
+    let line = "sim anomaly --nodes 8 --trials 2 --concurrent 1 --anomaly 40s --threshold";
+    let long = json(&format!("{line} --json"));
+    for key in THRESHOLD {
+        let ms = long[key].as_f64().unwrap_or_else(|| panic!("no {key}: {long:?}"));
+        assert!((1000.0..40_000.0).contains(&ms), "{key} = {ms}");
+    }
+    assert_eq!((&long["fp"], &long["undetected"]), (&0.into(), &0.into()));
+    let recurring = json("sim anomaly --nodes 8 --trials 1 --concurrent 1 --anomaly 1s --json");
+    let table = stdout(line);
+    for key in THRESHOLD {
+        assert!(table.contains(&format!("│ {key} ")), "no row for {key}: {table}");
+        assert!(!recurring.contains_key(key), "{recurring:?}");
+    }
+    // 15 s of quiet and up to 1 s more, then 120 s of anomalies.
+    assert!(recurring["virtual_s"].as_f64().is_some_and(|s| (135.0..138.0).contains(&s)));
 }
 
 #[test]
@@ -199,7 +229,7 @@ fn the_configuration_is_explained_and_reads_back() {
 
 #[test]
 fn bad_arguments_are_named() {
-    let bad: [(&str, &[&str]); 20] = [
+    let bad: [(&str, &[&str]); 24] = [
         ("sim nope", &["nope"]),
         ("sim steady --nodes 0", &["--nodes", "0", "2..="]),
         ("sim steady --nodes 1", &["--nodes", "1", "2..="]),
@@ -220,6 +250,10 @@ fn bad_arguments_are_named() {
         ("config --set probe_timeout=2s", &["probe_timeout", "2s", "probe_interval"]),
         ("sim steady --svg /no/such/place.svg", &["--svg", "/no/such/place.svg"]),
         ("sim steady --what", &["--what"]),
+        ("sim anomaly --nodes 16", &["--concurrent 16", "--nodes", "16"]),
+        ("sim anomaly --concurrent 0", &["--concurrent", "0"]),
+        ("sim anomaly --anomaly 1us", &["--anomaly 1us", "1ms"]),
+        ("sim anomaly --threshold --interval 1s", &["--threshold", "--interval"]),
     ];
     for (line, culprits) in bad {
         assert_refused(line, culprits);

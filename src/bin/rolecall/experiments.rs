@@ -2,10 +2,11 @@
 //! [`Experiment`] that knows the scenario's own arguments.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use documented::DocumentedFields;
-use rolecall::sim::scenario::{Crash, Join, Scenario, Setup, Spread, Steady, Storm};
+use rolecall::sim::scenario::{Anomaly, Crash, Join, Scenario, Setup, Spread, Steady, Storm};
 
 use crate::job::{Job, Run};
 
@@ -52,6 +53,19 @@ Examples:
   rolecall sim storm --nodes 256
   rolecall sim storm --loss 5% --json")]
     Storm(Run<StormArgs>),
+    /// Some nodes block over and over: who pays for it (Lifeguard's experiment)
+    #[command(
+        mut_arg("nodes", |arg| arg.default_value("128")),
+        after_help = "\
+Makes 10 trials, fewer of more than 128 nodes: 15 s of quiet, then 120 s of anomalies. With
+--threshold there is one anomaly, and what counts is how soon its nodes are declared down.
+
+Examples:
+  rolecall sim anomaly --concurrent 32 --anomaly 8s --interval 1s
+  rolecall sim anomaly --threshold --concurrent 1 --anomaly 32s --svg threshold.svg
+  rolecall sim sweep --over suspicion_mult=2..6 anomaly --trials 2"
+    )]
+    Anomaly(Run<AnomalyArgs>),
 }
 
 impl Experiments {
@@ -62,6 +76,7 @@ impl Experiments {
             Experiments::Crash(run) => Box::new(run),
             Experiments::Join(run) => Box::new(run),
             Experiments::Storm(run) => Box::new(run),
+            Experiments::Anomaly(run) => Box::new(run),
         }
     }
 }
@@ -74,8 +89,8 @@ pub(crate) trait Experiment: Args + Clone + Debug {
     /// Whether `--duration` says anything to it.
     const LASTS: bool = false;
 
-    /// The scenario as the arguments want it.
-    fn scenario(&self) -> Result<Self::Scenario, String>;
+    /// The scenario as the arguments want it, for a cluster of so many nodes.
+    fn scenario(&self, nodes: u32) -> Result<Self::Scenario, String>;
 
     /// How many trials it makes unless told otherwise, so that they take about a minute at most.
     fn trials(&self, nodes: u32) -> u32;
@@ -101,7 +116,7 @@ impl Experiment for SteadyArgs {
 
     const LASTS: bool = true;
 
-    fn scenario(&self) -> Result<Steady, String> {
+    fn scenario(&self, _: u32) -> Result<Steady, String> {
         Ok(Steady)
     }
 
@@ -117,7 +132,7 @@ pub(crate) struct SpreadArgs {}
 impl Experiment for SpreadArgs {
     type Scenario = Spread;
 
-    fn scenario(&self) -> Result<Spread, String> {
+    fn scenario(&self, _: u32) -> Result<Spread, String> {
         Ok(Spread)
     }
 
@@ -133,7 +148,7 @@ pub(crate) struct CrashArgs {}
 impl Experiment for CrashArgs {
     type Scenario = Crash;
 
-    fn scenario(&self) -> Result<Crash, String> {
+    fn scenario(&self, _: u32) -> Result<Crash, String> {
         Ok(Crash)
     }
 
@@ -149,7 +164,7 @@ pub(crate) struct JoinArgs {}
 impl Experiment for JoinArgs {
     type Scenario = Join;
 
-    fn scenario(&self) -> Result<Join, String> {
+    fn scenario(&self, _: u32) -> Result<Join, String> {
         Ok(Join)
     }
 
@@ -165,11 +180,56 @@ pub(crate) struct StormArgs {}
 impl Experiment for StormArgs {
     type Scenario = Storm;
 
-    fn scenario(&self) -> Result<Storm, String> {
+    fn scenario(&self, _: u32) -> Result<Storm, String> {
         Ok(Storm)
     }
 
     fn trials(&self, nodes: u32) -> u32 {
         scaled(5, 256, nodes)
+    }
+}
+
+/// Who is slow, and when.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Anomalies")]
+pub(crate) struct AnomalyArgs {
+    /// How many nodes block, all at the same times
+    #[arg(long, value_name = "C", default_value_t = 16,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    concurrent: u32,
+    /// For how long at a time
+    #[arg(long, value_name = "D", default_value = "16.384s",
+          value_parser = humantime::parse_duration)]
+    anomaly: Duration,
+    /// How long they run between
+    #[arg(long, value_name = "I", default_value = "64ms",
+          value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// They block only once
+    #[arg(long, conflicts_with = "interval")]
+    threshold: bool,
+}
+
+impl Experiment for AnomalyArgs {
+    type Scenario = Anomaly;
+
+    fn scenario(&self, nodes: u32) -> Result<Anomaly, String> {
+        let AnomalyArgs { concurrent, anomaly, interval, threshold } = *self;
+        if concurrent >= nodes {
+            return Err(format!(
+                "--concurrent {concurrent} is not allowed: somebody must be healthy, so that it \
+                 must be less than --nodes, which is {nodes}"
+            ));
+        }
+        // The shorter they are, the more of them fill the time.
+        if anomaly < Duration::from_millis(1) {
+            let anomaly = humantime::format_duration(anomaly);
+            return Err(format!("--anomaly {anomaly} is not allowed: it must be at least 1ms"));
+        }
+        Ok(Anomaly { concurrent: concurrent as usize, anomaly, interval, threshold })
+    }
+
+    fn trials(&self, nodes: u32) -> u32 {
+        scaled(10, 128, nodes)
     }
 }

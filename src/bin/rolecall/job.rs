@@ -92,6 +92,7 @@ impl<E: Experiment> Job for Run<E> {
             return Err(format!("--duration is not for `{name}`, which ends by itself"));
         }
         let config = self.cluster.tuning.config(last)?;
+        self.own.scenario(self.cluster.nodes)?;
         self.cluster.setup(config, self.own.trials(self.cluster.nodes))
     }
 
@@ -100,7 +101,7 @@ impl<E: Experiment> Job for Run<E> {
     }
 
     fn measure(&self, setup: &Setup, done: &(dyn Fn() + Sync)) -> Result<Outcome, String> {
-        let scenario = self.own.scenario()?;
+        let scenario = self.own.scenario(self.cluster.nodes)?;
         let start = START.elapsed();
         let trial = |seed| {
             let measured = scenario.trial(setup, seed, &METER);
@@ -118,7 +119,9 @@ impl<E: Experiment> Job for Run<E> {
             panic!("a report is an object");
         };
         let meanings = Figures::<E>::FIELD_NAMES.iter().zip(Figures::<E>::FIELD_DOCS);
-        let figures = meanings.map(|(name, meaning)| (*name, *meaning)).collect();
+        // Figures that only a variant of the scenario has are left out of its other reports.
+        let figures = meanings.filter(|(name, _)| json.contains_key(**name));
+        let figures = figures.map(|(name, meaning)| (*name, *meaning)).collect();
         Ok(Outcome { report: json, curves: report.curves, figures })
     }
 }

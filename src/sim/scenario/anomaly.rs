@@ -37,6 +37,7 @@ pub struct Anomaly {
 
 /// What anomalies did.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(feature = "cli", derive(documented::DocumentedFields))]
 pub struct AnomalyFigures {
     /// False positives: healthy nodes declared down, at each node where that was witnessed.
     pub fp: u64,
