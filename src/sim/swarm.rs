@@ -30,6 +30,8 @@ pub struct Exercised {
     pub slowest_calm_ms: u64,
     /// The largest share of its [bound](super::checks::Convergence::bound) that any needed.
     pub tightest_calm_percent: u64,
+    /// How long it lasted, in milliseconds of virtual time.
+    pub virtual_ms: u64,
 }
 
 impl Exercised {
@@ -42,6 +44,7 @@ impl Exercised {
             *self.checks.entry(checker).or_default() += count;
         }
         self.slowest_calm_ms = self.slowest_calm_ms.max(other.slowest_calm_ms);
+        self.virtual_ms += other.virtual_ms;
         self.tightest_calm_percent = self.tightest_calm_percent.max(other.tightest_calm_percent);
     }
 

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::node::{MAX_META_BYTES, ScopeName};
 use crate::proto::Command;
 use crate::role::Role;
+use crate::time::Instant;
 
 /// The scopes that there are.
 const SCOPES: [&str; 4] = ["w", "x", "y", "z"];
@@ -112,6 +113,15 @@ pub const FAULTS: [&str; 41] = [
     "socket buffer full",
 ];
 
+/// The kinds of weather that are done, and that [`Weather::without`] leaves out.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    let done = |kind: &&str| {
+        let mut all = RUNNING.iter().chain(&DOWN).chain(&SUSPENDED);
+        all.any(|(name, _)| name == kind)
+    };
+    FAULTS.into_iter().filter(done)
+}
+
 /// What a step may turn on.
 struct Dice {
     kind: u32,
@@ -191,7 +201,7 @@ impl Weather {
         weather
     }
 
-    /// Leaves out a kind of fault: one of those that are done, see [`FAULTS`].
+    /// Leaves out a kind of weather: one of [`kinds`].
     #[must_use]
     pub fn without(mut self, kind: &'static str) -> Weather {
         self.masked.insert(kind);
@@ -470,10 +480,12 @@ impl Weather {
         }
         let checks = self.sim.checks().expect("it is checked");
         let longest = checks.convergence.longest().as_millis();
+        let lasted = self.sim.now() - Instant::ORIGIN;
         Exercised {
             checks: checks.exercised(),
             slowest_calm_ms: u64::try_from(longest).unwrap_or(u64::MAX),
             tightest_calm_percent: checks.convergence.tightest_percent(),
+            virtual_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             faults: self.faults,
         }
     }

@@ -13,7 +13,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rolecall::sim::scenario::{Curve, Meter, Scenario, Setup};
 use serde_json::{Map, Value};
 
-use crate::args::{ClusterArgs, OutputArgs};
+use crate::args::{ClusterArgs, OutputArgs, PlainArgs};
 use crate::experiments::Experiment;
 use crate::picture::{Canvas, Panel};
 use crate::table;
@@ -130,7 +130,7 @@ impl<E: Experiment> Job for Run<E> {
 pub(crate) fn run(job: &dyn Job) -> Result<String, String> {
     let setup = job.setup(None)?;
     let canvas = job.output().svg.as_deref().map(Canvas::new).transpose()?;
-    let progress = Progress::new(job.output(), job.trials(&setup));
+    let progress = Progress::new(&job.output().plain, job.trials(&setup), "trials");
     let outcome = job.measure(&setup, &|| progress.step())?;
     drop(progress);
     let words = job.cluster().words(&outcome);
@@ -139,7 +139,7 @@ pub(crate) fn run(job: &dyn Job) -> Result<String, String> {
         let caption = if let [(label, _)] = &curves[..] { label } else { "" };
         canvas.draw(outcome.name(), &words, &[Panel::of_curves(caption, &curves)])?;
     }
-    if job.output().json {
+    if job.output().plain.json {
         return Ok(format!("{}\n", Value::Object(outcome.report)));
     }
     Ok(format!("{}: {words}\n{}\n", outcome.name(), table::report(&outcome)))
@@ -153,13 +153,13 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(output: &OutputArgs, steps: usize) -> Progress {
+    pub(crate) fn new(output: &PlainArgs, steps: usize, what: &str) -> Progress {
         let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::hidden());
         if output.quiet {
             return Progress { bar, over: None };
         }
-        let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} trials");
-        bar.set_style(style.expect("the template is valid"));
+        let template = format!("{{elapsed_precise}} {{wide_bar}} {{pos}}/{{len}} {what}");
+        bar.set_style(ProgressStyle::with_template(&template).expect("the template is valid"));
         let (over, running) = channel::<()>();
         let shown = bar.clone();
         thread::spawn(move || {
@@ -173,6 +173,11 @@ impl Progress {
 
     pub(crate) fn step(&self) {
         self.bar.inc(1);
+    }
+
+    /// Prints a line on stderr, above the bar if there is one.
+    pub(crate) fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
     }
 }
 

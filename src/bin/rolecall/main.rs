@@ -1,8 +1,8 @@
 //! The command `rolecall`: experiments in the simulator, and the configuration explained.
 //!
 //! Reading order: `args` and `tuning` (what it is told), `experiments` (what it can do), `job` (how
-//! an experiment runs), `sweep` (the same for many values), `table` and `picture` (what comes out),
-//! `knobs` (the configuration).
+//! an experiment runs), `sweep` (the same for many values), `swarm` (random weather), `table` and
+//! `picture` (what comes out), `knobs` (the configuration).
 
 mod args;
 mod tuning;
@@ -10,6 +10,8 @@ mod tuning;
 mod experiments;
 mod job;
 mod sweep;
+
+mod swarm;
 
 mod axis;
 mod picture;
@@ -24,6 +26,7 @@ use clap::{Parser, Subcommand};
 
 use crate::experiments::Experiments;
 use crate::knobs::Knobs;
+use crate::swarm::SwarmArgs;
 use crate::sweep::Sweep;
 
 /// Counts what is allocated, for the scenarios that tell what a node costs.
@@ -41,7 +44,7 @@ Examples:
   rolecall sim sweep --over gossip_fanout=2..8 spread    what a larger fanout buys and costs
   rolecall config --preset wan                       every knob and its meaning
 
-Bad arguments end with exit code 2."
+Bad arguments end with exit code 2, a swarm in which a seed failed with 1."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -63,6 +66,7 @@ Examples:
   rolecall sim crash --set probe_interval=500ms --set probe_timeout=200ms
   rolecall sim steady --nodes 1000 --scopes 100 --scopes-per-node 2 --json
   rolecall sim join --preset wan --latency 20ms..80ms --svg join.svg
+  rolecall sim swarm --seeds 0..1000
 
 Trials run side by side on all cores; RAYON_NUM_THREADS=1 runs one after the other, with the same
 figures. Times are virtual, unless they say otherwise.")]
@@ -70,17 +74,20 @@ enum Sim {
     #[command(flatten)]
     Once(Experiments),
     Sweep(Sweep),
+    Swarm(SwarmArgs),
 }
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
+    let fine = |text| (text, ExitCode::SUCCESS);
     let outcome = match command {
-        Command::Sim(Sim::Once(experiment)) => job::run(&*experiment.job()),
-        Command::Sim(Sim::Sweep(sweep)) => sweep.run(),
-        Command::Config(knobs) => knobs.text(),
+        Command::Sim(Sim::Once(experiment)) => job::run(&*experiment.job()).map(fine),
+        Command::Sim(Sim::Sweep(sweep)) => sweep.run().map(fine),
+        Command::Sim(Sim::Swarm(swarm)) => Ok(swarm.run()),
+        Command::Config(knobs) => knobs.text().map(fine),
     };
-    match outcome.and_then(|text| print(&text)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match outcome.and_then(|(text, code)| print(&text).map(|()| code)) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)

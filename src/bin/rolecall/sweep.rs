@@ -81,7 +81,8 @@ impl Sweep {
         let setups: Vec<_> =
             values.iter().map(|it| job.setup(Some(it))).collect::<Result<_, _>>()?;
         let canvas = output.svg.as_deref().map(Canvas::new).transpose()?;
-        let progress = Progress::new(output, setups.iter().map(|setup| job.trials(setup)).sum());
+        let trials = setups.iter().map(|setup| job.trials(setup)).sum();
+        let progress = Progress::new(&output.plain, trials, "trials");
         let outcomes = setups.iter().map(|setup| job.measure(setup, &|| progress.step()));
         let outcomes: Vec<Outcome> = outcomes.collect::<Result<_, _>>()?;
         drop(progress);
@@ -96,7 +97,7 @@ impl Sweep {
         if let Some(canvas) = canvas {
             canvas.draw(&title, &words, &panels(key, &points))?;
         }
-        if output.json {
+        if output.plain.json {
             let reports = outcomes.into_iter().map(|outcome| outcome.report);
             let reports: Vec<Value> = reports.map(Value::Object).collect();
             let values: Vec<&Setting> = values.iter().map(Assignment::value).collect();

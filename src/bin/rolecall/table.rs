@@ -9,6 +9,9 @@ use crate::job::Outcome;
 /// Columns of a table with words in it.
 const WIDTH: u16 = 100;
 
+/// Where there is no value.
+pub(crate) const NONE: &str = "–";
+
 /// A row for each figure.
 pub(crate) fn report(outcome: &Outcome) -> Table {
     let mut table = Table::new();
@@ -41,10 +44,37 @@ pub(crate) fn sweep<'a>(key: &str, rows: impl Iterator<Item = (String, &'a Outco
     table
 }
 
+/// A row for each of some kinds of things, and how often it happened.
+pub(crate) fn exercised(groups: &[(&str, &[(&str, u64)])]) -> Table {
+    let rows = groups.iter().flat_map(|(group, counts)| {
+        let row = |(kind, count): &(&str, u64)| {
+            vec![(*group).to_string(), (*kind).to_string(), grouped(&count.to_string())]
+        };
+        counts.iter().map(row)
+    });
+    plain(["", "kind", "times"].iter(), rows, 2)
+}
+
+/// A table whose first columns are words, and the others numbers.
+pub(crate) fn plain<'a>(
+    header: impl Iterator<Item = &'a &'a str>,
+    rows: impl Iterator<Item = Vec<String>>,
+    words: usize,
+) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY);
+    table.set_header(header);
+    table.add_rows(rows);
+    for column in table.column_iter_mut().skip(words) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
 /// A value as people write it; a dash for none.
 pub(crate) fn text(value: &Value) -> String {
     match value {
-        Value::Null => "–".into(),
+        Value::Null => NONE.into(),
         Value::Number(it) if it.is_f64() => number(it.as_f64().unwrap_or(f64::NAN)),
         Value::Number(it) => grouped(&it.to_string()),
         Value::String(it) => it.clone(),
@@ -82,6 +112,11 @@ fn grouped(digits: &str) -> String {
         text.push(digit);
     }
     text
+}
+
+/// To the millisecond, if it is seconds.
+pub(crate) fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 /// Figures carry their unit in their name.
