@@ -1,8 +1,8 @@
 //! The command `rolecall`: experiments in the simulator, and the configuration explained.
 //!
 //! Reading order: `args` and `tuning` (what it is told), `experiments` (what it can do), `job` (how
-//! an experiment runs), `sweep` (the same for many values), `swarm` (random weather), `table` and
-//! `picture` (what comes out), `knobs` (the configuration).
+//! an experiment runs), `sweep` (the same for many values), `swarm` (random weather), `lifeguard`
+//! (a paper's tables), `table` and `picture` (what comes out), `knobs` (the configuration).
 
 mod args;
 mod tuning;
@@ -11,6 +11,7 @@ mod experiments;
 mod job;
 mod sweep;
 
+mod lifeguard;
 mod swarm;
 
 mod axis;
@@ -26,6 +27,7 @@ use clap::{Parser, Subcommand};
 
 use crate::experiments::Experiments;
 use crate::knobs::Knobs;
+use crate::lifeguard::LifeguardArgs;
 use crate::swarm::SwarmArgs;
 use crate::sweep::Sweep;
 
@@ -75,6 +77,7 @@ enum Sim {
     Once(Experiments),
     Sweep(Sweep),
     Swarm(SwarmArgs),
+    Lifeguard(LifeguardArgs),
 }
 
 fn main() -> ExitCode {
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Sim(Sim::Once(experiment)) => job::run(&*experiment.job()).map(fine),
         Command::Sim(Sim::Sweep(sweep)) => sweep.run().map(fine),
         Command::Sim(Sim::Swarm(swarm)) => Ok(swarm.run()),
+        Command::Sim(Sim::Lifeguard(lifeguard)) => Ok(fine(lifeguard.run())),
         Command::Config(knobs) => knobs.text().map(fine),
     };
     match outcome.and_then(|(text, code)| print(&text).map(|()| code)) {
