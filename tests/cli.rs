@@ -180,6 +180,29 @@ fn a_single_anomaly_is_found_out_if_it_is_long() {
 }
 
 #[test]
+fn a_swarm_tells_what_it_exercised() {
+    let report = json("sim swarm --seeds 3..6 --without stall,crash --json");
+    let own = ["seeds", "failures", "failing_seeds", "exercised"];
+    let keys: Vec<&str> = report.keys().map(String::as_str).collect();
+    assert_eq!(keys, [&COMMON[..], &own[..]].concat());
+    assert_eq!((&report["scenario"], &report["seed"]), (&"swarm".into(), &3.into()));
+    assert_eq!((&report["seeds"], &report["failures"]), (&3.into(), &0.into()));
+    assert_eq!(report["failing_seeds"], serde_json::json!([]));
+    assert!(report["virtual_s"].as_f64().is_some_and(|s| s > 60.0), "{report:?}");
+    let exercised = &report["exercised"];
+    assert!(exercised["faults"]["add role"].as_u64().is_some_and(|count| count > 0));
+    assert!(exercised["checks"]["own invariants"].as_u64().is_some_and(|count| count > 0));
+    for masked in ["stall", "crash"] {
+        assert!(exercised["faults"].get(masked).is_none_or(|count| *count == 0), "{exercised}");
+    }
+    let one = stdout("sim swarm --seeds 4");
+    assert!(one.starts_with("swarm: 1 seed (4): 0 failed, in "), "{one}");
+    for row in ["weather", "check", "own invariants", "datagrams lost"] {
+        assert!(one.contains(row), "no {row} in {one}");
+    }
+}
+
+#[test]
 fn arguments_reach_the_cluster() {
     let line = "sim steady --nodes 8 --json --duration 20s";
     assert_eq!(json(line)["virtual_s"], 30.0);
@@ -229,7 +252,7 @@ fn the_configuration_is_explained_and_reads_back() {
 
 #[test]
 fn bad_arguments_are_named() {
-    let bad: [(&str, &[&str]); 24] = [
+    let bad: [(&str, &[&str]); 28] = [
         ("sim nope", &["nope"]),
         ("sim steady --nodes 0", &["--nodes", "0", "2..="]),
         ("sim steady --nodes 1", &["--nodes", "1", "2..="]),
@@ -254,6 +277,10 @@ fn bad_arguments_are_named() {
         ("sim anomaly --concurrent 0", &["--concurrent", "0"]),
         ("sim anomaly --anomaly 1us", &["--anomaly 1us", "1ms"]),
         ("sim anomaly --threshold --interval 1s", &["--threshold", "--interval"]),
+        ("sim swarm --seeds 7..7", &["--seeds", "7..7", "excluded"]),
+        ("sim swarm --seeds many", &["--seeds", "`many`"]),
+        ("sim swarm --without rain", &["--without", "rain", "one-way partition"]),
+        ("sim lifeguard --quick --repeats 2", &["--quick", "--repeats"]),
     ];
     for (line, culprits) in bad {
         assert_refused(line, culprits);
@@ -330,8 +357,9 @@ fn a_sweep_has_a_row_and_a_line_for_each_value() {
 
 #[test]
 fn help_has_examples() {
-    for line in ["--help", "sim --help", "sim sweep --help", "config --help", "sim spread --help"] {
-        let text = stdout(line);
+    let own = ["sweep", "spread", "anomaly", "swarm", "lifeguard"].map(|it| format!("sim {it}"));
+    for line in own.iter().map(String::as_str).chain(["", "sim", "config"]) {
+        let text = stdout(&format!("{line} --help"));
         assert!(text.contains("Usage: rolecall"), "{text}");
         assert!(text.contains("  rolecall "), "rolecall {line} has no example: {text}");
     }
