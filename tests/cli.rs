@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 const COMMON: [&str; 7] = ["scenario", "nodes", "trials", "seed", "loss", "wall_s", "virtual_s"];
 
 /// The keys of each scenario, as they are promised to programs that read them.
-const SCENARIOS: [(&str, &[&str]); 6] = [
+const SCENARIOS: [(&str, &[&str]); 8] = [
     (
         "steady",
         &[
@@ -40,6 +40,8 @@ const SCENARIOS: [(&str, &[&str]); 6] = [
     ),
     ("storm", &["all_converged_ms", "p99_converged_ms", "bytes_per_node"]),
     ("anomaly --concurrent 2", &["fp", "fp_healthy", "messages", "bytes"]),
+    ("partition --duration 5s", &["agreed_ms", "lost_updates"]),
+    ("churn --duration 10s", &["lost_updates", "false_downs", "max_disagreement_ms"]),
 ];
 
 /// What `anomaly --threshold` has beside that.

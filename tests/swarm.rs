@@ -118,3 +118,25 @@ fn seed_31_silence_buries_nobody_for_a_dead_run() {
 fn seed_1363_a_first_pull_that_failed_is_begun_again() {
     holds(1363);
 }
+
+/// The only one left knew a restarted seed's dead former run, at the same address and with a later
+/// stamp. It said so, and was not believed, because it was no member yet; so it let nobody in.
+#[test]
+fn seed_12_who_proved_an_address_may_say_that_a_stamp_is_too_low() {
+    holds(12);
+}
+
+/// A run that was cut off and held dead lost its name for good to an echo of its former run, heard
+/// in a pull.
+#[test]
+fn seed_461_an_echo_in_a_pull_replaces_nobody() {
+    holds(461);
+    holds(1290);
+    holds(2681);
+}
+
+/// The same, heard from datagrams of the former run that had waited in a paused host's socket.
+#[test]
+fn seed_1975_an_echo_in_a_socket_replaces_nobody() {
+    holds(1975);
+}

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use documented::DocumentedFields;
-use rolecall::sim::scenario::{Anomaly, Crash, Join, Scenario, Setup, Spread, Steady, Storm};
+use rolecall::sim::scenario::{
+    Anomaly, Churn, Crash, Join, Partition, Scenario, Setup, Spread, Steady, Storm,
+};
 
 use crate::job::{Job, Run};
 
@@ -66,6 +68,22 @@ Examples:
   rolecall sim sweep --over suspicion_mult=2..6 anomaly --trials 2"
     )]
     Anomaly(Run<AnomalyArgs>),
+    /// The halves are cut off from each other, roles change, it heals: until all agree
+    #[command(after_help = "\
+Makes 10 trials, fewer of more than 256 nodes. The halves are apart for --duration (60 s).
+
+Examples:
+  rolecall sim partition --duration 5m
+  rolecall sim partition --nodes 256 --set reconnect_interval=2s")]
+    Partition(Run<PartitionArgs>),
+    /// Nodes crash, start again and change their roles all the time: how far views lag behind
+    #[command(after_help = "\
+Makes 5 trials, fewer of more than 128 nodes. Each lasts --duration (120 s), and the calm after it.
+
+Examples:
+  rolecall sim churn --loss 5%
+  rolecall sim churn --nodes 256 --duration 10m --json")]
+    Churn(Run<ChurnArgs>),
 }
 
 impl Experiments {
@@ -77,6 +95,8 @@ impl Experiments {
             Experiments::Join(run) => Box::new(run),
             Experiments::Storm(run) => Box::new(run),
             Experiments::Anomaly(run) => Box::new(run),
+            Experiments::Partition(run) => Box::new(run),
+            Experiments::Churn(run) => Box::new(run),
         }
     }
 }
@@ -231,5 +251,41 @@ impl Experiment for AnomalyArgs {
 
     fn trials(&self, nodes: u32) -> u32 {
         scaled(10, 128, nodes)
+    }
+}
+
+/// Nothing but what all scenarios are told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PartitionArgs {}
+
+impl Experiment for PartitionArgs {
+    type Scenario = Partition;
+
+    const LASTS: bool = true;
+
+    fn scenario(&self, _: u32) -> Result<Partition, String> {
+        Ok(Partition)
+    }
+
+    fn trials(&self, nodes: u32) -> u32 {
+        scaled(10, 256, nodes)
+    }
+}
+
+/// Nothing but what all scenarios are told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChurnArgs {}
+
+impl Experiment for ChurnArgs {
+    type Scenario = Churn;
+
+    const LASTS: bool = true;
+
+    fn scenario(&self, _: u32) -> Result<Churn, String> {
+        Ok(Churn)
+    }
+
+    fn trials(&self, nodes: u32) -> u32 {
+        scaled(5, 128, nodes)
     }
 }
