@@ -63,7 +63,7 @@ fn spread_misses_nobody() {
 
 #[test]
 fn crash_is_known_to_all() {
-    assert_complete(&Crash, &["unaware", "false_downs"]);
+    assert_complete(&Crash { victims: 2 }, &["unaware", "false_downs"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ Makes 50 trials, fewer of more than 512 nodes.
 
 Examples:
   rolecall sim crash --set probe_interval=500ms --set probe_timeout=200ms
-  rolecall sim crash --nodes 1000 --trials 10")]
+  rolecall sim crash --nodes 1000 --trials 10 --victims 10")]
     Crash(Run<CrashArgs>),
     /// One node joins: until all know it, and until it knows all
     #[command(after_help = "\
@@ -161,15 +161,26 @@ impl Experiment for SpreadArgs {
     }
 }
 
-/// Nothing but what all scenarios are told.
+/// What the scenario is told besides.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct CrashArgs {}
+pub(crate) struct CrashArgs {
+    /// How many nodes die at once
+    #[arg(long, value_name = "V", default_value_t = 1)]
+    victims: u32,
+}
 
 impl Experiment for CrashArgs {
     type Scenario = Crash;
 
-    fn scenario(&self, _: u32) -> Result<Crash, String> {
-        Ok(Crash)
+    fn scenario(&self, nodes: u32) -> Result<Crash, String> {
+        if (1..nodes).contains(&self.victims) {
+            return Ok(Crash { victims: self.victims as usize });
+        }
+        Err(format!(
+            "--victims {} is not allowed: it must be 1 to {}, one less than --nodes",
+            self.victims,
+            nodes - 1
+        ))
     }
 
     fn trials(&self, nodes: u32) -> u32 {

@@ -1,34 +1,46 @@
 //! How long a death takes to be known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use rand::seq::index::sample;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::{Curve, Measured, Meter, SECOND, Scenario, Setup, ms, quantile, rounded};
 use crate::event::Event;
+use crate::node::NodeId;
 use crate::sim::{Heard, HostId};
 use crate::time::Instant;
 
 /// Whoever does not know by then does not count as knowing.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// One node of a converged cluster dies silently.
+/// Some nodes of a converged cluster die silently, all at once: one, unless there are to be more.
 #[derive(Clone, Copy, Debug)]
-pub struct Crash;
+pub struct Crash {
+    /// How many die.
+    pub victims: usize,
+}
+
+impl Default for Crash {
+    fn default() -> Crash {
+        Crash { victims: 1 }
+    }
+}
 
 /// How a death became known.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "cli", derive(documented::DocumentedFields))]
 pub struct CrashFigures {
-    /// Until the first node declares it down: median of the trials.
+    /// Until the first node declares a victim down: median of the victims of all trials.
     pub first_p50_ms: Option<f64>,
     /// The 99th percentile.
     pub first_p99_ms: Option<f64>,
-    /// Until the last node knows: median of the trials, of those in which all came to know.
+    /// Until every survivor knows of every victim: median of the trials, of those in which all came
+    /// to know.
     pub all_p50_ms: Option<f64>,
     /// The 99th percentile.
     pub all_p99_ms: Option<f64>,
@@ -36,16 +48,19 @@ pub struct CrashFigures {
     pub all_max_ms: Option<f64>,
     /// Other nodes declared down, at each node where that was seen.
     pub false_downs: u64,
-    /// Nodes that still held it alive after 180 s, of all trials.
+    /// Victims that a survivor still held alive after 180 s, at each survivor, of all trials.
     pub unaware: usize,
 }
 
 /// One trial.
 #[derive(Clone, Debug)]
 pub struct CrashTrial {
-    /// When each node knew, in milliseconds, in order.
+    /// When each survivor knew of each victim, in milliseconds, in order.
     moments: Vec<f64>,
-    survivors: usize,
+    /// When the first survivor knew, for each victim.
+    first: Vec<f64>,
+    /// Survivors, times victims.
+    pairs: usize,
     false_downs: u64,
 }
 
@@ -59,34 +74,40 @@ impl Scenario for Crash {
         let mut rng = ChaCha8Rng::seed_from_u64(!seed);
         // At any moment of the probe rounds.
         sim.run(SECOND.mul_f64(rng.random()));
-        let victim = hosts[rng.random_range(0..hosts.len())];
-        let id = sim.node(victim).expect("it runs").local().id();
-        let survivors = hosts.len() - 1;
+        let victims = self.victims.clamp(1, hosts.len() - 1);
+        let chosen: Vec<HostId> =
+            sample(&mut rng, hosts.len(), victims).iter().map(|n| hosts[n]).collect();
+        let id = |host: &HostId| sim.node(*host).expect("it runs").local().id();
+        let ids: BTreeSet<NodeId> = chosen.iter().map(id).collect();
+        let pairs = (hosts.len() - victims) * victims;
         let start = sim.now();
-        sim.crash(victim);
-        let mut knows: BTreeMap<HostId, Instant> = BTreeMap::new();
+        chosen.iter().for_each(|host| sim.crash(*host));
+        let mut knows: BTreeMap<(NodeId, HostId), Instant> = BTreeMap::new();
+        let mut first: BTreeMap<NodeId, Instant> = BTreeMap::new();
         let mut false_downs = 0;
         let watcher = |heard: Heard<'_>| {
             if let Event::NodeDown { node, .. } = heard.event {
-                if node.id() == id {
-                    knows.entry(heard.host).or_insert(heard.at);
+                if ids.contains(&node.id()) {
+                    first.entry(node.id()).or_insert(heard.at);
+                    knows.entry((node.id(), heard.host)).or_insert(heard.at);
                 } else {
                     false_downs += 1;
                 }
             }
-            let all = knows.len() == survivors;
+            let all = knows.len() == pairs;
             if all { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         sim.watch(LIMIT, watcher);
         let mut moments: Vec<f64> = knows.values().map(|at| ms(*at - start)).collect();
         moments.sort_by(f64::total_cmp);
-        let of = CrashTrial { moments, survivors, false_downs };
+        let first = first.values().map(|at| ms(*at - start)).collect();
+        let of = CrashTrial { moments, first, pairs, false_downs };
         Measured { of, virtual_time: sim.now() - Instant::ORIGIN }
     }
 
     fn figures(&self, _: &Setup, trials: &[CrashTrial]) -> CrashFigures {
-        let complete = || trials.iter().filter(|trial| trial.moments.len() == trial.survivors);
-        let first: Vec<f64> = trials.iter().filter_map(|it| it.moments.first().copied()).collect();
+        let complete = || trials.iter().filter(|trial| trial.moments.len() == trial.pairs);
+        let first: Vec<f64> = trials.iter().flat_map(|it| it.first.iter().copied()).collect();
         let all: Vec<f64> = complete().filter_map(|it| it.moments.last().copied()).collect();
         let of = |values: &[f64], share| quantile(values, share).map(rounded);
         CrashFigures {
@@ -96,13 +117,13 @@ impl Scenario for Crash {
             all_p99_ms: of(&all, 0.99),
             all_max_ms: of(&all, 1.0),
             false_downs: trials.iter().map(|trial| trial.false_downs).sum(),
-            unaware: trials.iter().map(|trial| trial.survivors - trial.moments.len()).sum(),
+            unaware: trials.iter().map(|trial| trial.pairs - trial.moments.len()).sum(),
         }
     }
 
     fn curves(&self, _: &Setup, trials: &[CrashTrial]) -> Vec<Curve> {
         let moments = trials.iter().flat_map(|trial| trial.moments.iter().copied()).collect();
-        let survivors = trials.iter().map(|trial| trial.survivors).sum();
-        vec![Curve::of_moments("know of the crash", moments, survivors)]
+        let pairs = trials.iter().map(|trial| trial.pairs).sum();
+        vec![Curve::of_moments("know of the crash", moments, pairs)]
     }
 }
