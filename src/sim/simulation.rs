@@ -239,8 +239,8 @@ impl Simulation {
         }
     }
 
-    /// A paused, stalled or blocked host goes on. As in the driver, what waits in the socket is read
-    /// before the timers are looked at.
+    /// A paused, stalled or blocked host goes on. As in the driver, what waits in the socket is
+    /// read before the timers are looked at.
     pub fn resume(&mut self, host: HostId) {
         let resumed = &mut self.hosts[host.index()];
         if matches!(resumed.activity, Activity::Down | Activity::Running) {
