@@ -2,7 +2,7 @@
 //! Awareness for More Accurate Failure Detection", DSN-W 2018), rerun with this implementation.
 //!
 //! A [`Grid`] is a list of [`Cell`]s, each of which is one run; whoever has several cores may run
-//! them side by side. [`Tables`] adds them up like the paper's Tables IV, V and VI.
+//! them side by side. [`tables`] adds them up like the paper's Tables IV, V and VI.
 
 use std::time::Duration;
 

@@ -39,7 +39,7 @@ pub(super) type Watcher<'a> = &'a mut dyn FnMut(Heard<'_>) -> ControlFlow<()>;
 
 /// A cluster in virtual time.
 ///
-/// See the [module](self) for an example.
+/// See the [module](crate::sim) for an example.
 pub struct Simulation {
     pub(super) now: Instant,
     pub(super) config: Config,
