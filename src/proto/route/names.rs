@@ -96,6 +96,7 @@ impl Protocol {
             self.tell(Rumor::State(profile.id), None);
         }
     }
+
     /// A run takes its place in the table.
     pub(super) fn admit(&mut self, origin: Origin, profile: &Profile) {
         let id = profile.id;
@@ -125,6 +126,7 @@ impl Protocol {
             self.begin_first_pull(id);
         }
     }
+
     /// A run has lost its name to another.
     pub(super) fn replace(&mut self, id: NodeId, by: NodeId) {
         if id == self.local {
@@ -137,6 +139,7 @@ impl Protocol {
             self.state_changed(None, (id, by), (from, to));
         }
     }
+
     /// The name of this node is another's now. A service that goes on under it would be seen by
     /// nobody: it stops, and says so.
     pub(super) fn lose_name(&mut self, by: NodeId) {
