@@ -140,3 +140,11 @@ fn seed_461_an_echo_in_a_pull_replaces_nobody() {
 fn seed_1975_an_echo_in_a_socket_replaces_nobody() {
     holds(1975);
 }
+
+/// A node knocked at a failed run's address and dialled the same address as a seed: the answer to
+/// the knock, that another run is there, ended the dial, each time.
+#[test]
+fn seed_9149_a_knock_does_not_end_a_dial() {
+    holds(6208);
+    holds(9149);
+}

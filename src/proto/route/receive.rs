@@ -207,7 +207,6 @@ impl Protocol {
     /// Another run answers at an address where this node expected somebody: it is told who asks,
     /// and asked who it is. Its profile tells whether it is the same node, restarted.
     fn receive_wrong_run(&mut self, origin: Origin) {
-        self.joins.finish(origin.addr, false);
         if self.is_address_of_member(origin.addr) && self.members.find(origin.id).is_none() {
             let mut payload = Vec::new();
             Frame::from(Introduce).encode(&mut payload);
