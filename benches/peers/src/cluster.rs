@@ -131,7 +131,15 @@ impl<S: System> Cluster<S> {
             // They start alone, and then each is told of all others.
             let seeds = std::mem::take(&mut cluster.seeds);
             cluster.run(STORM);
-            for index in 0..nodes {
+            // At moments of their own: what they do periodically begins then, and would be in
+            // step otherwise, as it never is in life.
+            let moment = |index| (STORM.mul_f64(cluster.rng.random()), index);
+            let mut moments: Vec<(Duration, u32)> = (0..nodes).map(moment).collect();
+            moments.sort_unstable();
+            let mut told = Duration::ZERO;
+            for (moment, index) in moments {
+                cluster.run(moment.saturating_sub(told));
+                told = moment;
                 let node = cluster.seats[index as usize].node.as_mut();
                 node.expect("all have started").acquaint(nodes);
                 cluster.drain(Place(index));
