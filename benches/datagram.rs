@@ -28,6 +28,7 @@ use rolecall::{Config, Generation, NodeId, NodeName, Role, ScopeName};
 const BATCH: u32 = 100;
 const WARM_UP_BATCHES: usize = 100;
 const BATCHES: usize = 1_000;
+const CLUSTER: &str = "bench";
 const SCOPE: &str = "default";
 /// When the news of who is there has been told: before the first probe is due.
 const TOLD: Instant = Instant::from_micros(59_000_000);
@@ -60,12 +61,20 @@ fn delta(of: u64, from: u64, roles: std::ops::Range<u64>) -> Roles {
     Roles { id: id(of), scope: ScopeId::of(SCOPE), from, to, whole: false, ops }
 }
 
+fn header(to: Option<NodeId>) -> Header {
+    Header { cluster: ClusterId::of(CLUSTER), from: id(1), to }
+}
+
 fn datagram(to: Option<NodeId>, frames: &[Frame]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    begin(Header { cluster: ClusterId::of("bench"), from: id(1), to }, &mut bytes);
-    frames.iter().for_each(|frame| frame.encode(&mut bytes));
-    finish(&mut bytes);
+    write_datagram(header(to), frames, &mut bytes);
     bytes
+}
+
+fn write_datagram(header: Header, frames: &[Frame], out: &mut Vec<u8>) {
+    begin(header, out);
+    frames.iter().for_each(|frame| frame.encode(out));
+    finish(out, header.cluster);
 }
 
 fn typical() -> Vec<(&'static str, Vec<Frame>)> {
@@ -103,7 +112,7 @@ fn measure(what: &str, bytes: usize, mut turn: impl FnMut(u32)) {
 /// A node that knows `members` others.
 fn node(members: u64) -> Protocol {
     let local = LocalNode {
-        cluster: ClusterId::of("bench"),
+        cluster: ClusterId::of(CLUSTER),
         name: NodeName::new("local").expect("a short name"),
         addr: ([10, 1, 0, 1], 7946).into(),
         boot: 1,
@@ -144,19 +153,18 @@ fn main() {
     let mut out = Vec::new();
     for (what, frames) in typical() {
         let bytes = datagram(None, &frames);
-        let header = decode_header(&bytes).expect("well formed");
+        let header = header(None);
         measure(&format!("encode {what}"), bytes.len(), |_| {
-            begin(header, &mut out);
-            frames.iter().for_each(|frame| frame.encode(&mut out));
-            finish(&mut out);
+            write_datagram(header, &frames, &mut out);
             black_box(&out);
         });
     }
     let mut decoded = Vec::new();
     for (what, frames) in typical() {
         let bytes = datagram(None, &frames);
+        let cluster = ClusterId::of(CLUSTER);
         measure(&format!("decode {what}"), bytes.len(), |_| {
-            black_box(decode_header(black_box(&bytes))).expect("well formed");
+            black_box(decode_header(black_box(&bytes), cluster)).expect("well formed");
             decode_frames(black_box(&bytes), &mut decoded).expect("well formed");
             black_box(&decoded);
         });

@@ -37,9 +37,10 @@ fn nodes_withstand_arbitrary_inputs() {
 #[test]
 fn random_bytes_obey_the_laws_of_datagrams() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let cluster = ClusterId::of("test");
     let mut decoded = Vec::new();
     for _ in 0..20_000 {
-        datagram_laws::check_bytes(&random_bytes(&mut rng, 200), &mut decoded);
+        datagram_laws::check_bytes(&random_bytes(&mut rng, 200), cluster, &mut decoded);
     }
 }
 
@@ -64,16 +65,16 @@ fn generated_and_damaged_datagrams_obey_the_laws_of_datagrams() {
             made.push(pools.frame(&mut u));
         }
         made.iter().for_each(|frame| frame.encode(&mut datagram));
-        datagram_laws::check_bytes(&datagram, &mut decoded);
+        datagram_laws::check_bytes(&datagram, header.cluster, &mut decoded);
         assert_eq!(decoded, made, "a frame is decoded to itself");
         frames_seen += decoded.len();
         for _ in 0..4 {
             let at = rng.random_range(0..datagram.len());
             datagram[at] = rng.random();
-            datagram_laws::check_bytes(&datagram, &mut decoded);
+            datagram_laws::check_bytes(&datagram, header.cluster, &mut decoded);
         }
         datagram.truncate(rng.random_range(0..datagram.len()));
-        datagram_laws::check_bytes(&datagram, &mut decoded);
+        datagram_laws::check_bytes(&datagram, header.cluster, &mut decoded);
     }
     assert!(frames_seen > 50_000, "{frames_seen}");
 }

@@ -54,7 +54,7 @@ impl Victim {
         let header = Header { cluster: ClusterId::of("test"), from: id(from), to: None };
         begin(header, &mut datagram);
         frame.into().encode(&mut datagram);
-        finish(&mut datagram);
+        finish(&mut datagram, header.cluster);
         let heard = self.node.handle_datagram(self.now, addr(from as usize), &datagram);
         self.settle();
         heard
@@ -185,7 +185,7 @@ fn a_lowered_limit_on_datagrams_holds_for_those_that_wait() {
     begin(Header { cluster: ClusterId::of("test"), from: id(2), to: None }, &mut datagram);
     Frame::from(profile(2, "b", 2)).encode(&mut datagram);
     Frame::from(rolecall::wire::frame::Introduce).encode(&mut datagram);
-    finish(&mut datagram);
+    finish(&mut datagram, ClusterId::of("test"));
     victim.node.handle_datagram(victim.now, addr(2), &datagram).unwrap();
     let small = Config { max_datagram_bytes: 512, ..Config::lan() };
     victim.node.handle_command(victim.now, Command::Reconfigure(Box::new(small))).unwrap();

@@ -402,7 +402,7 @@ fn hearsay_costs_no_live_run_its_name() {
             let mut datagram = Vec::new();
             begin(header, &mut datagram);
             Frame::from(profile).encode(&mut datagram);
-            finish(&mut datagram);
+            finish(&mut datagram, header.cluster);
             let host = net.hosts.get_mut(&addr(0)).unwrap();
             host.node.handle_datagram(net.now, addr(1), &datagram).unwrap();
             host.node.check();

@@ -108,8 +108,8 @@ proptest! {
             prop_assert_eq!(datagram.len(), len);
             frame.encode(&mut datagram);
         }
-        finish(&mut datagram);
-        prop_assert_eq!(decode_header(&datagram), Ok(header));
+        finish(&mut datagram, header.cluster);
+        prop_assert_eq!(decode_header(&datagram, header.cluster), Ok(header.into()));
         let mut received = Vec::new();
         prop_assert_eq!(decode_frames(&datagram, &mut received), Ok(()));
         prop_assert_eq!(received, sent);

@@ -18,8 +18,8 @@ use rolecall::wire::limits::{
     MAX_ROLES_PER_NODE, MAX_SCOPES_PER_NODE, MAX_TABLES_PER_FRAME,
 };
 use rolecall::wire::{
-    ClusterId, DecodeError, Frame, HEADER_BYTES, Header, ScopeId, begin, decode_frames,
-    decode_header, finish,
+    ClusterId, DecodeError, FLAG_SEALED, Frame, HEADER_BYTES, Header, ReceivedHeader, ScopeId,
+    begin, decode_frames, decode_header, finish,
 };
 use rolecall::{Generation, MAX_META_BYTES, MAX_ROLE_BYTES, NodeId, NodeName, Role, role};
 
@@ -84,7 +84,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
     vec![
         ("Ping", Ping { seq: 1 }.into()),
         ("Ack", Ack { seq: 300 }.into()),
-        ("Nack", Nack { seq: u32::MAX }.into()),
+        ("Nack", Nack { seq: u16::MAX }.into()),
         ("PingReq", PingReq { seq: 1, target: id(7) }.into()),
         ("WrongRun", WrongRun.into()),
         ("Introduce", Introduce.into()),
@@ -155,12 +155,21 @@ fn header() -> Header {
     Header { cluster: ClusterId::of("default"), from: id(0xaa), to: Some(id(0xbb)) }
 }
 
+fn to_all() -> Header {
+    Header { to: None, ..header() }
+}
+
 fn datagram(frames: &[Frame]) -> Vec<u8> {
     let mut bytes = Vec::new();
     begin(header(), &mut bytes);
     frames.iter().for_each(|frame| frame.encode(&mut bytes));
-    finish(&mut bytes);
+    finish(&mut bytes, header().cluster);
     bytes
+}
+
+/// Reads a header as a node of the cluster does.
+fn received(datagram: &[u8]) -> Result<ReceivedHeader, DecodeError> {
+    decode_header(datagram, header().cluster)
 }
 
 fn encoded(frame: &Frame) -> Vec<u8> {
@@ -191,10 +200,9 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// Everything that is held still, by name.
 fn all() -> Vec<(&'static str, Vec<u8>)> {
-    let to_all = Header { to: None, ..header() };
     let mut bytes = Vec::new();
-    begin(to_all, &mut bytes);
-    finish(&mut bytes);
+    begin(to_all(), &mut bytes);
+    finish(&mut bytes, header().cluster);
     let mut all = vec![("header", datagram(&[])), ("header to whoever is there", bytes)];
     all.extend(frames().iter().map(|(name, frame)| (*name, encoded(frame))));
     let gossip = [Ping { seq: 1 }.into(), profile().into(), roles().into()];
@@ -227,9 +235,8 @@ fn frozen_bytes_are_decoded_to_their_values() {
         let line = frozen.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         unhex(line.unwrap_or_else(|| panic!("{name} has a vector")))
     };
-    assert_eq!(decode_header(&frozen("header")), Ok(header()));
-    let to_all = Header { to: None, ..header() };
-    assert_eq!(decode_header(&frozen("header to whoever is there")), Ok(to_all));
+    assert_eq!(received(&frozen("header")), Ok(header().into()));
+    assert_eq!(received(&frozen("header to whoever is there")), Ok(to_all().into()));
     for (name, frame) in frames() {
         assert_eq!(decode(&frozen(name)), Ok(vec![frame]), "{name}");
     }
@@ -243,11 +250,12 @@ fn every_truncation_is_refused_or_leaves_whole_frames() {
     for (name, bytes) in all() {
         for len in 0..bytes.len() {
             if name.starts_with("header") {
-                assert_eq!(decode_header(&bytes[..len]), Err(DecodeError::Length { len }));
+                assert_eq!(received(&bytes[..len]), Err(DecodeError::Length { len }));
             } else if name != "datagram" {
                 let short = decode(&bytes[..len]);
                 assert!(len == 0 || short.is_err(), "{name} cut at {len}: {short:?}");
             } else if len >= HEADER_BYTES {
+                assert_eq!(received(&bytes[..len]), Err(DecodeError::Checksum));
                 let mut decoded = Vec::new();
                 let whole = decode_frames(&bytes[..len], &mut decoded).is_ok();
                 let same = datagram(&decoded)[HEADER_BYTES..] == bytes[HEADER_BYTES..len];
@@ -271,21 +279,46 @@ fn headers_that_are_not_ours_are_refused() {
     let broken = |at: usize, byte: u8| {
         let mut bytes = datagram(&[]);
         bytes[at] = byte;
-        finish(&mut bytes);
-        decode_header(&bytes)
+        finish(&mut bytes, header().cluster);
+        received(&bytes)
     };
     assert_eq!(broken(0, b'x'), Err(DecodeError::Magic));
-    assert_eq!(broken(2, 9), Err(DecodeError::Version { version: 9 }));
-    assert_eq!(broken(3, 1), Err(DecodeError::Flags { flags: 1 }));
-    assert_eq!(broken(12, 0), Err(DecodeError::NoSender));
-    let mut changed = datagram(&[Ping { seq: 1 }.into()]);
-    for at in 4..changed.len() {
-        changed[at] ^= 1;
-        assert_eq!(decode_header(&changed), Err(DecodeError::Checksum), "byte {at}");
-        changed[at] ^= 1;
-    }
+    assert_eq!(broken(2, 0x90), Err(DecodeError::Version { version: 9 }));
+    assert_eq!(broken(2, 0x10 | FLAG_SEALED), Err(DecodeError::Flags { flags: 1 }));
+    assert_eq!(broken(3, 0), Err(DecodeError::OtherCluster));
+    assert_eq!(broken(7, 0), Err(DecodeError::NoSender));
     let len = 65_508;
-    assert_eq!(decode_header(&vec![0; len]), Err(DecodeError::Length { len }));
+    assert_eq!(received(&vec![0; len]), Err(DecodeError::Length { len }));
+    let others = decode_header(&datagram(&[]), ClusterId::of("another"));
+    assert_eq!(others, Err(DecodeError::OtherCluster));
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_refused() {
+    let mut changed = datagram(&[Ping { seq: 1 }.into()]);
+    for bit in 0..changed.len() * 8 {
+        let (at, mask) = (bit / 8, 1 << (bit % 8));
+        changed[at] ^= mask;
+        let expected = match (at, mask) {
+            (0 | 1, _) => DecodeError::Magic,
+            (2, 0..=0x0f) => DecodeError::Flags { flags: mask },
+            (2, _) => DecodeError::Version { version: 1 ^ (mask >> 4) },
+            (3..=6, _) => DecodeError::OtherCluster,
+            _ => DecodeError::Checksum,
+        };
+        assert_eq!(received(&changed), Err(expected), "byte {at}, bit {bit}");
+        changed[at] ^= mask;
+    }
+    assert!(received(&changed).is_ok());
+}
+
+#[test]
+fn a_join_is_longer_than_any_answer_without_a_good_cookie() {
+    let name = NodeName::new("n").unwrap();
+    let shortest = Join { name, boot: Boot(0), addr: addr("1.2.3.4:5"), ..join() };
+    let verdict = Verdict::Prove { cookie: u64::MAX };
+    let answer = JoinReply { seq: u16::MAX, verdict };
+    assert!(encoded(&shortest.into()).len() > encoded(&answer.into()).len());
 }
 
 #[test]

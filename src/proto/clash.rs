@@ -70,7 +70,7 @@ struct Clash {
     listed_lives: bool,
     challenger_lives: bool,
     /// The numbers of the questions.
-    questions: Vec<u32>,
+    questions: Vec<u16>,
     ask_at: Instant,
     pause: Duration,
     deadline: Instant,
@@ -136,8 +136,8 @@ impl Clashes {
     pub(super) fn due_questions(
         &mut self,
         now: Instant,
-        mut number: impl FnMut() -> u32,
-    ) -> Vec<(Claimant, u32)> {
+        mut number: impl FnMut() -> u16,
+    ) -> Vec<(Claimant, u16)> {
         let mut due = Vec::new();
         for clash in self.by_name.values_mut().filter(|clash| !clash.kept) {
             if clash.ask_at <= now && clash.deadline > now {
@@ -157,7 +157,7 @@ impl Clashes {
         &mut self,
         now: Instant,
         from: NodeId,
-        number: u32,
+        number: u16,
     ) -> Option<Decision> {
         let open = |clash: &Clash| !clash.kept && clash.questions.contains(&number);
         let (name, clash) = self.by_name.iter_mut().find(|(_, clash)| open(clash))?;
@@ -251,7 +251,7 @@ mod tests {
         Claimant { id: NodeId::from_u64(n).unwrap(), addr, boot: Boot(n) }
     }
 
-    fn numbers() -> impl FnMut() -> u32 {
+    fn numbers() -> impl FnMut() -> u16 {
         let mut last = 0;
         move || {
             last += 1;

@@ -38,7 +38,7 @@ pub(super) struct Relay {
     /// Who asked.
     pub(super) origin: NodeId,
     /// Its number for the probe.
-    pub(super) origin_seq: u32,
+    pub(super) origin_seq: u16,
     /// Who was probed.
     pub(super) target: NodeId,
     nacked: bool,
@@ -72,7 +72,7 @@ pub(super) enum Ended {
 #[derive(Debug)]
 struct Round {
     target: NodeId,
-    seq: u32,
+    seq: u16,
     answered: bool,
     helpers: Vec<NodeId>,
     nacked: Vec<NodeId>,
@@ -83,11 +83,11 @@ struct Round {
 pub(super) struct Detector {
     order: Vec<NodeId>,
     cursor: usize,
-    next_seq: u32,
+    next_seq: u16,
     round: Option<Round>,
-    relays: BTreeMap<u32, Relay>,
+    relays: BTreeMap<u16, Relay>,
     /// When each of them is to be nacked, and after that, forgotten.
-    relay_deadlines: Deadlines<u32>,
+    relay_deadlines: Deadlines<u16>,
 }
 
 impl Detector {
@@ -95,7 +95,7 @@ impl Detector {
         Detector {
             order: Vec::new(),
             cursor: 0,
-            // A random start makes a blind forger guess 32 bits.
+            // A random start makes a blind forger guess it, beside the id of who is asked.
             next_seq: rng.random(),
             round: None,
             relays: BTreeMap::new(),
@@ -103,10 +103,21 @@ impl Detector {
         }
     }
 
-    /// A number for a ping that no other ping of this node has had for long.
-    pub(super) fn take_seq(&mut self) -> u32 {
-        self.next_seq = self.next_seq.wrapping_add(1);
-        self.next_seq
+    /// A number for a ping that no other ping of this node has had for long, and none that is still
+    /// waited for here.
+    pub(super) fn take_seq(&mut self) -> u16 {
+        loop {
+            self.next_seq = self.next_seq.wrapping_add(1);
+            if !self.is_in_use(self.next_seq) {
+                return self.next_seq;
+            }
+        }
+    }
+
+    /// At most one round and [`MAX_RELAYS`] relays hold a number, so most are free.
+    fn is_in_use(&self, seq: u16) -> bool {
+        let of_round = self.round.as_ref().is_some_and(|round| round.seq == seq);
+        of_round || self.relays.contains_key(&seq)
     }
 
     /// SWIM, section 4.3: a new member is inserted at a random place of the list.
@@ -151,7 +162,7 @@ impl Detector {
     }
 
     /// Begins a round: the target and the number of its ping, unless there is nobody to probe.
-    pub(super) fn begin_round(&mut self, rng: &mut ChaCha8Rng) -> Option<(NodeId, u32)> {
+    pub(super) fn begin_round(&mut self, rng: &mut ChaCha8Rng) -> Option<(NodeId, u16)> {
         if self.cursor >= self.order.len() {
             self.order.shuffle(rng);
             self.cursor = 0;
@@ -165,7 +176,7 @@ impl Detector {
     }
 
     /// The target and number of this round's ping while it is unanswered.
-    pub(super) fn unanswered(&self) -> Option<(NodeId, u32)> {
+    pub(super) fn unanswered(&self) -> Option<(NodeId, u16)> {
         self.round.as_ref().filter(|round| !round.answered).map(|round| (round.target, round.seq))
     }
 
@@ -177,7 +188,7 @@ impl Detector {
     }
 
     /// An ack came. A round's answer counts from its target or from one of its helpers.
-    pub(super) fn handle_ack(&mut self, from: NodeId, seq: u32) -> Acked {
+    pub(super) fn handle_ack(&mut self, from: NodeId, seq: u16) -> Acked {
         if let Some(round) = &mut self.round
             && round.seq == seq
             && (round.target == from || round.helpers.contains(&from))
@@ -196,7 +207,7 @@ impl Detector {
     }
 
     /// A nack came: the helper lives and has tried.
-    pub(super) fn handle_nack(&mut self, from: NodeId, seq: u32) {
+    pub(super) fn handle_nack(&mut self, from: NodeId, seq: u16) {
         if let Some(round) = &mut self.round
             && round.seq == seq
             && round.helpers.contains(&from)
@@ -211,9 +222,9 @@ impl Detector {
         &mut self,
         now: Instant,
         timeout: Duration,
-        (origin, origin_seq): (NodeId, u32),
+        (origin, origin_seq): (NodeId, u16),
         target: NodeId,
-    ) -> Option<u32> {
+    ) -> Option<u16> {
         if self.relays.len() >= MAX_RELAYS {
             return None;
         }
@@ -326,5 +337,21 @@ mod tests {
         assert!(matches!(detector.handle_ack(id(2), seq), Acked::Relay(r) if r.origin_seq == 9));
         assert!(matches!(detector.handle_ack(id(2), seq), Acked::Nothing));
         assert_eq!(detector.next_relay_deadline(), None);
+    }
+
+    #[test]
+    fn a_number_that_is_waited_for_is_not_taken_again() {
+        let (mut detector, mut rng) = with_members(2);
+        let (_, of_round) = detector.begin_round(&mut rng).unwrap();
+        let timeout = Duration::from_millis(100);
+        let of_relay = detector.relay(Instant::ORIGIN, timeout, (id(1), 9), id(2)).unwrap();
+        let free = usize::from(u16::MAX) - 1;
+        let mut taken: Vec<_> = (0..free).map(|_| detector.take_seq()).collect();
+        let again = detector.take_seq();
+        assert_eq!(again, taken[0], "they come round");
+        assert!(!taken.contains(&of_round) && !taken.contains(&of_relay));
+        taken.sort_unstable();
+        taken.dedup();
+        assert_eq!(taken.len(), free, "and all others were taken once");
     }
 }

@@ -28,7 +28,7 @@ pub(super) enum Progress {
 #[derive(Debug)]
 pub(super) struct Goodbye {
     /// The number of the ping that carries it.
-    pub(super) seq: u32,
+    pub(super) seq: u16,
     untold: Vec<NodeId>,
     unheard: BTreeSet<NodeId>,
     next_at: Instant,
@@ -39,7 +39,7 @@ pub(super) struct Goodbye {
 impl Goodbye {
     pub(super) fn new(
         now: Instant,
-        seq: u32,
+        seq: u16,
         peers: &[NodeId],
         (timeout, retry): (Duration, Duration),
     ) -> Goodbye {
@@ -53,7 +53,7 @@ impl Goodbye {
         }
     }
 
-    pub(super) fn handle_ack(&mut self, from: NodeId, seq: u32) {
+    pub(super) fn handle_ack(&mut self, from: NodeId, seq: u16) {
         if seq == self.seq {
             self.unheard.remove(&from);
         }

@@ -83,13 +83,13 @@ fn epoch(now: Instant) -> u64 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Dial {
     pub(super) addr: SocketAddr,
-    pub(super) seq: u32,
+    pub(super) seq: u16,
     pub(super) cookie: u64,
 }
 
 #[derive(Debug)]
 struct Contact {
-    seq: u32,
+    seq: u16,
     cookie: u64,
     tries: u32,
     waits: u32,
@@ -115,7 +115,7 @@ pub(super) struct Joins {
 
 impl Joins {
     /// Begins to ask at an address, unless that is under way. `seq` tells its answers apart.
-    pub(super) fn dial(&mut self, now: Instant, addr: SocketAddr, seq: u32) {
+    pub(super) fn dial(&mut self, now: Instant, addr: SocketAddr, seq: u16) {
         if self.contacts.len() < MAX_CONTACTS {
             let contact = Contact { seq, cookie: 0, tries: 0, waits: 0, repeats: 0, retry_at: now };
             self.contacts.entry(addr).or_insert(contact);
@@ -128,7 +128,7 @@ impl Joins {
     }
 
     /// The contact that an answer belongs to.
-    pub(super) fn expects(&self, from: SocketAddr, seq: u32) -> bool {
+    pub(super) fn expects(&self, from: SocketAddr, seq: u16) -> bool {
         self.contacts.get(&from).is_some_and(|contact| contact.seq == seq)
     }
 

@@ -14,6 +14,9 @@ use crate::role::Role;
 use crate::time::Instant;
 use crate::view::{ClusterView, Publisher};
 
+/// The name of the cluster that all hosts are in.
+pub(super) const CLUSTER: &str = "simulation";
+
 /// Names a host of a [`Simulation`](super::Simulation).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct HostId(pub(super) u32);

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use rand::RngExt;
 
-use super::host::{Activity, Clock, HostId, Process};
+use super::host::{Activity, CLUSTER, Clock, HostId, Process};
 use super::network::Arrival;
 use super::simulation::{Heard, Simulation, Watcher};
 use crate::event::Event;
@@ -247,7 +247,7 @@ impl Simulation {
         assert!(taken.is_none(), "something runs at {}", host.addr);
         let wall = WALL_ORIGIN_MICROS + now.as_micros();
         let local = LocalNode {
-            cluster: ClusterId::of("simulation"),
+            cluster: ClusterId::of(CLUSTER),
             name: host.spec.name.clone(),
             addr: host.addr,
             boot: wall.saturating_add_signed(host.wall_offset_micros),

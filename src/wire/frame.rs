@@ -150,14 +150,16 @@ frames! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ping {
     /// Repeated in the answer.
-    pub seq: u32,
+    #[serde(with = "postcard::fixint::le")]
+    pub seq: u16,
 }
 
 /// Answers a [`Ping`], or passes on such an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ack {
     /// Of the ping.
-    pub seq: u32,
+    #[serde(with = "postcard::fixint::le")]
+    pub seq: u16,
 }
 
 /// Tells who asked for an indirect probe that the helper lives, but has no answer yet (Lifeguard,
@@ -165,14 +167,16 @@ pub struct Ack {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Nack {
     /// Of the [`PingReq`].
-    pub seq: u32,
+    #[serde(with = "postcard::fixint::le")]
+    pub seq: u16,
 }
 
 /// Asks a member to probe another one at the address known to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PingReq {
     /// Repeated in the answer.
-    pub seq: u32,
+    #[serde(with = "postcard::fixint::le")]
+    pub seq: u16,
     /// Whom to probe.
     pub target: NodeId,
 }
@@ -190,7 +194,8 @@ pub struct Introduce;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Join {
     /// Repeated in the answer.
-    pub seq: u32,
+    #[serde(with = "postcard::fixint::le")]
+    pub seq: u16,
     /// From an earlier [`Verdict::Prove`]; zero at first.
     #[serde(with = "postcard::fixint::le")]
     pub cookie: u64,
@@ -208,7 +213,8 @@ pub struct Join {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct JoinReply {
     /// Of the join.
-    pub seq: u32,
+    #[serde(with = "postcard::fixint::le")]
+    pub seq: u16,
     /// What comes of it.
     pub verdict: Verdict,
 }

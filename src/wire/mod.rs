@@ -2,13 +2,15 @@
 //! exist.
 //!
 //! ```text
-//!  0        2         3        4              12             20             28         32
-//!  +--------+---------+--------+--------------+--------------+--------------+----------+--------
-//!  | "rc"   | version | flags  | cluster      | from         | to           | checksum | frames
-//!  | 2 B    | 1 B     | 1 B    | 8 B hash LE  | 8 B NodeId   | 8 B NodeId   | 4 B LE   | ...
-//!  +--------+---------+--------+--------------+--------------+--------------+----------+--------
-//!                                                              0 = whoever    of all
-//!                                                              is there       other bytes
+//!  0        2                  3           7              15          19         23
+//!  +--------+---------+--------+-----------+--------------+-----------+----------+--------
+//!  | "rc"   | version | flags  | cluster   | from         | to        | checksum | frames
+//!  | 2 B    | high    | low    | 4 B LE,   | 8 B NodeId   | 4 B LE,   | 4 B LE   | ...
+//!  |        | 4 bits  | 4 bits | low half  |              | low half  |          |
+//!  +--------+---------+--------+-----------+--------------+-----------+----------+--------
+//!                                of its                     of NodeId;  of the cluster's
+//!                                64-bit hash                0 = whoever whole hash and all
+//!                                                           is there    other bytes
 //!  a frame:  kind (1 B) | length of the body (varint) | body (postcard)
 //! ```
 //!
@@ -23,6 +25,7 @@ pub mod limits;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
+use std::ops::Range;
 use thiserror::Error;
 
 use crate::node::NodeId;
@@ -31,17 +34,23 @@ use limits::{MAX_DATAGRAM_BYTES, MAX_FRAMES_PER_DATAGRAM};
 
 /// The first two bytes of every datagram.
 pub const MAGIC: [u8; 2] = *b"rc";
-/// The protocol's major version; a datagram of another one is refused.
+/// The protocol's major version, at most 15; a datagram of another one is refused.
 pub const VERSION: u8 = 1;
 /// Bytes before the first frame.
-pub const HEADER_BYTES: usize = 32;
+pub const HEADER_BYTES: usize = 23;
+/// Where version and flags stand.
+const VERSION_AND_FLAGS: usize = 2;
+const CLUSTER: Range<usize> = 3..7;
+const FROM: Range<usize> = 7..15;
+const TO: Range<usize> = 15..19;
 /// Where the checksum stands. UDP's own is weak, and switched off on some paths; a flipped bit in a
 /// node's id or address must not become a member.
-const CHECKSUM: std::ops::Range<usize> = 28..32;
-/// Set in the flags of a sealed datagram (reserved for authenticated encryption).
+const CHECKSUM: Range<usize> = 19..23;
+/// Set in the four bits of flags of a sealed datagram (reserved for authenticated encryption).
 pub const FLAG_SEALED: u8 = 0b0000_0001;
 
-/// The name of a cluster as it stands on the wire: a 64-bit hash.
+/// The name of a cluster: a 64-bit hash. Its low half stands in every datagram, and the checksum is
+/// of all of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClusterId(u64);
 
@@ -118,7 +127,7 @@ pub(crate) enum Domain {
     Summary = 3,
     /// Rendezvous hashing, of a node and of a key.
     Owner = 4,
-    /// The bytes of a datagram.
+    /// The cluster of a datagram and its bytes.
     Checksum = 5,
 }
 
@@ -136,7 +145,7 @@ pub(crate) fn entry_hash(id: NodeId, stamp: u64) -> u64 {
     stable_hash(Domain::Summary, &[&id.as_u64().to_le_bytes(), &stamp.to_le_bytes()])
 }
 
-/// What stands before the frames.
+/// What stands before the frames, as the sender knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
     /// The cluster that the datagram belongs to.
@@ -145,6 +154,43 @@ pub struct Header {
     pub from: NodeId,
     /// The run that it is meant for; `None` when the sender knows only an address.
     pub to: Option<NodeId>,
+}
+
+/// What a header tells its receiver, of a datagram of the receiver's own cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReceivedHeader {
+    /// The run that sent it.
+    pub from: NodeId,
+    to: Half,
+}
+
+impl ReceivedHeader {
+    /// Whether it is meant for one run, rather than for whoever is there.
+    pub fn is_addressed(&self) -> bool {
+        self.to != WHOEVER_IS_THERE
+    }
+
+    /// Whether this run may take it: it is meant for it, or for whoever is there.
+    pub fn is_for(&self, local: NodeId) -> bool {
+        !self.is_addressed() || self.to == low_half(local.as_u64())
+    }
+}
+
+impl From<Header> for ReceivedHeader {
+    fn from(Header { from, to, .. }: Header) -> ReceivedHeader {
+        // The few ids whose low half is zero are reached as whoever is there.
+        ReceivedHeader { from, to: to.map_or(WHOEVER_IS_THERE, |to| low_half(to.as_u64())) }
+    }
+}
+
+/// The low 32 bits of a longer value, little-endian: enough to tell apart what meets by accident.
+type Half = [u8; 4];
+
+const WHOEVER_IS_THERE: Half = [0; 4];
+
+fn low_half(bits: u64) -> Half {
+    let [a, b, c, d, ..] = bits.to_le_bytes();
+    [a, b, c, d]
 }
 
 /// Why a datagram was refused. It changed nothing.
@@ -167,12 +213,13 @@ pub enum DecodeError {
         version: u8,
     },
     /// Sealed, or with flags that this version does not know.
-    #[error("flags {flags:#010b} are not understood")]
+    #[error("flags {flags:#06b} are not understood")]
     Flags {
-        /// Its flags.
+        /// Its four bits of flags.
         flags: u8,
     },
-    /// Bytes were changed on the way.
+    /// Bytes were changed on the way, or it belongs to another cluster whose hash has the same low
+    /// half.
     #[error("the checksum is wrong")]
     Checksum,
     /// It belongs to another cluster.
@@ -194,75 +241,78 @@ pub enum DecodeError {
 
 /// Starts a datagram: clears the buffer and writes the header. [`finish`] completes it.
 pub fn begin(header: Header, datagram: &mut Vec<u8>) {
+    let ReceivedHeader { from, to } = header.into();
     datagram.clear();
     datagram.extend_from_slice(&MAGIC);
-    datagram.push(VERSION);
-    datagram.push(0);
-    datagram.extend_from_slice(&header.cluster.0.to_le_bytes());
-    datagram.extend_from_slice(&header.from.as_u64().to_le_bytes());
-    datagram.extend_from_slice(&header.to.map_or(0, NodeId::as_u64).to_le_bytes());
+    datagram.push(VERSION << 4);
+    datagram.extend_from_slice(&low_half(header.cluster.0));
+    datagram.extend_from_slice(&from.as_u64().to_le_bytes());
+    datagram.extend_from_slice(&to);
     datagram.extend_from_slice(&[0; CHECKSUM.end - CHECKSUM.start]);
 }
 
-/// Completes a datagram that was begun: writes the checksum of its bytes.
+/// Completes a datagram that was begun for this cluster: writes the checksum.
 ///
 /// ```
 /// use rolecall::NodeId;
 /// use rolecall::wire::{ClusterId, Header, begin, decode_header, finish};
 ///
-/// let header = Header {
-///     cluster: ClusterId::of("example"),
-///     from: NodeId::from_u64(1).unwrap(),
-///     to: None,
-/// };
+/// let cluster = ClusterId::of("example");
+/// let [a, b, c] = [1, 2, 3].map(|n| NodeId::from_u64(n).unwrap());
 /// let mut datagram = Vec::new();
-/// begin(header, &mut datagram);
-/// finish(&mut datagram);
-/// assert_eq!(decode_header(&datagram), Ok(header));
+/// begin(Header { cluster, from: a, to: Some(b) }, &mut datagram);
+/// finish(&mut datagram, cluster);
+///
+/// let header = decode_header(&datagram, cluster).unwrap();
+/// assert!(header.from == a && header.is_for(b) && !header.is_for(c));
 /// datagram[13] ^= 1;
-/// assert!(decode_header(&datagram).is_err());
+/// assert!(decode_header(&datagram, cluster).is_err());
 /// ```
 ///
 /// # Panics
 /// When the buffer holds no header.
-pub fn finish(datagram: &mut [u8]) {
-    let checksum = checksum(datagram);
+pub fn finish(datagram: &mut [u8], cluster: ClusterId) {
+    let checksum = checksum(datagram, cluster);
     datagram[CHECKSUM].copy_from_slice(&checksum);
 }
 
-fn checksum(datagram: &[u8]) -> [u8; 4] {
+/// The cluster's whole hash is a part of it, as the addresses are of UDP's: 32 bits of it travel,
+/// and all 64 keep clusters apart.
+fn checksum(datagram: &[u8], cluster: ClusterId) -> Half {
     let (before, after) = (&datagram[..CHECKSUM.start], &datagram[CHECKSUM.end..]);
-    let [a, b, c, d, ..] = stable_hash(Domain::Checksum, &[before, after]).to_le_bytes();
-    [a, b, c, d]
+    low_half(stable_hash(Domain::Checksum, &[&cluster.0.to_le_bytes(), before, after]))
 }
 
-/// Reads a header, and checks that no byte of the datagram was changed on the way.
+/// Reads a header, and checks that the datagram belongs to this cluster and that no byte of it was
+/// changed on the way.
 ///
 /// # Errors
-/// What is wrong with it; the cluster is the caller's to compare.
-pub fn decode_header(datagram: &[u8]) -> Result<Header, DecodeError> {
+/// What is wrong with it.
+pub fn decode_header(datagram: &[u8], cluster: ClusterId) -> Result<ReceivedHeader, DecodeError> {
     let len = datagram.len();
     if !(HEADER_BYTES..=MAX_DATAGRAM_BYTES).contains(&len) {
         return Err(DecodeError::Length { len });
     }
-    if datagram[..2] != MAGIC {
+    if !datagram.starts_with(&MAGIC) {
         return Err(DecodeError::Magic);
     }
-    if datagram[2] != VERSION {
-        return Err(DecodeError::Version { version: datagram[2] });
+    let (version, flags) = (datagram[VERSION_AND_FLAGS] >> 4, datagram[VERSION_AND_FLAGS] & 0x0f);
+    if version != VERSION {
+        return Err(DecodeError::Version { version });
     }
-    if datagram[3] != 0 {
-        return Err(DecodeError::Flags { flags: datagram[3] });
+    if flags != 0 {
+        return Err(DecodeError::Flags { flags });
     }
-    if datagram[CHECKSUM] != checksum(datagram) {
+    if datagram[CLUSTER] != low_half(cluster.0) {
+        return Err(DecodeError::OtherCluster);
+    }
+    if datagram[CHECKSUM] != checksum(datagram, cluster) {
         return Err(DecodeError::Checksum);
     }
-    let word = |at: usize| {
-        let bytes = datagram[at..at + 8].try_into().expect("eight bytes: the length was checked");
-        u64::from_le_bytes(bytes)
-    };
-    let from = NodeId::from_u64(word(12)).ok_or(DecodeError::NoSender)?;
-    Ok(Header { cluster: ClusterId(word(4)), from, to: NodeId::from_u64(word(20)) })
+    let from = datagram[FROM].try_into().expect("eight bytes: the length was checked");
+    let from = NodeId::from_u64(u64::from_le_bytes(from)).ok_or(DecodeError::NoSender)?;
+    let to = datagram[TO].try_into().expect("four bytes: the length was checked");
+    Ok(ReceivedHeader { from, to })
 }
 
 /// Reads all frames of a datagram, whose header is valid, into `frames` (cleared first).
@@ -287,4 +337,46 @@ pub fn decode_frames(datagram: &[u8], frames: &mut Vec<Frame>) -> Result<(), Dec
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u64) -> NodeId {
+        NodeId::from_u64(n).unwrap()
+    }
+
+    fn datagram(cluster: ClusterId, to: Option<NodeId>) -> Vec<u8> {
+        let mut datagram = Vec::new();
+        begin(Header { cluster, from: id(1), to }, &mut datagram);
+        finish(&mut datagram, cluster);
+        datagram
+    }
+
+    #[test]
+    fn the_high_half_of_the_hash_keeps_clusters_apart_too() {
+        let ours = ClusterId::of("ours");
+        assert!(decode_header(&datagram(ours, None), ours).is_ok());
+        for bit in 0..64 {
+            let other = ClusterId(ours.0 ^ (1 << bit));
+            let expected = if bit < 32 { DecodeError::OtherCluster } else { DecodeError::Checksum };
+            assert_eq!(decode_header(&datagram(other, None), ours), Err(expected), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_datagram_is_for_the_run_whose_low_half_it_names() {
+        let cluster = ClusterId::of("ours");
+        let received = |to| decode_header(&datagram(cluster, to), cluster).unwrap();
+        let (run, other) = (id(0x0102_0304_0506_0708), id(0x0102_0304_0506_0709));
+        let header = received(Some(run));
+        assert!(header.is_addressed() && header.is_for(run) && !header.is_for(other));
+        let header = received(None);
+        assert!(!header.is_addressed() && header.is_for(run) && header.is_for(other));
+        // An id whose low half is zero is never refused its datagrams.
+        let zero = id(1 << 32);
+        assert!(!received(Some(run)).is_for(zero));
+        assert!(received(Some(zero)).is_for(zero) && received(Some(zero)).is_for(run));
+    }
 }

@@ -3,16 +3,20 @@
 
 #![allow(unreachable_pub, reason = "included by a test and by a fuzz target")]
 
+use rolecall::NodeId;
 use rolecall::wire::frame::Object;
-use rolecall::wire::{Frame, HEADER_BYTES, begin, decode_frames, decode_header, finish};
+use rolecall::wire::{
+    ClusterId, Frame, HEADER_BYTES, Header, begin, decode_frames, decode_header, finish,
+};
 
 /// Bytes of memory that decoded frames may take for each byte of their datagram: the largest
 /// frame in memory beside the smallest on the wire (two bytes), doubled by a growing `Vec`.
 pub const MEMORY_PER_BYTE: usize = size_of::<Frame>();
 
-/// Decodes bytes as a datagram and as the body of an object, and checks what comes of it.
-pub fn check_bytes(bytes: &[u8], frames: &mut Vec<Frame>) {
-    for object in [1, u64::MAX].into_iter().filter_map(rolecall::NodeId::from_u64) {
+/// Decodes bytes as a datagram of this cluster, and as the body of an object; checks what comes of
+/// it.
+pub fn check_bytes(bytes: &[u8], cluster: ClusterId, frames: &mut Vec<Frame>) {
+    for object in [1, u64::MAX].into_iter().filter_map(NodeId::from_u64) {
         if let Some(frame) = Frame::from_object(Object::Profile(object), bytes) {
             assert_eq!(Frame::from_object(Object::Profile(object), &frame.to_body()), Some(frame));
         }
@@ -20,13 +24,18 @@ pub fn check_bytes(bytes: &[u8], frames: &mut Vec<Frame>) {
     let mut bytes = bytes.to_vec();
     if bytes.len() >= HEADER_BYTES {
         // A wrong checksum would hide everything else.
-        finish(&mut bytes);
+        finish(&mut bytes, cluster);
     }
     let bytes = &bytes[..];
-    let Ok(header) = decode_header(bytes) else { return };
+    let Ok(received) = decode_header(bytes, cluster) else { return };
+    let unsummed = HEADER_BYTES - 4;
+    let low_half = bytes[unsummed - 4..unsummed].try_into().expect("four bytes");
+    let to = NodeId::from_u64(u32::from_le_bytes(low_half).into());
+    assert_eq!(received.is_addressed(), to.is_some());
+    assert!(to.is_none_or(|to| received.is_for(to)), "it is for who has the low half of its id");
+    let header = Header { cluster, from: received.from, to };
     let mut again = Vec::new();
     begin(header, &mut again);
-    let unsummed = HEADER_BYTES - 4;
     assert_eq!(again[..unsummed], bytes[..unsummed], "a header has one encoding");
     *frames = Vec::new();
     if decode_frames(bytes, frames).is_err() {

@@ -130,6 +130,10 @@ impl Pools {
         }
     }
 
+    fn seq(&self, u: &mut Unstructured<'_>) -> u16 {
+        self.number(u) as u16
+    }
+
     fn generation(u: &mut Unstructured<'_>) -> u64 {
         if one_in(u, 16) { any(u) } else { below(u, 12) as u64 }
     }
@@ -221,7 +225,7 @@ impl Pools {
     fn join(&self, u: &mut Unstructured<'_>) -> Join {
         let id = self.id(u);
         Join {
-            seq: self.number(u),
+            seq: self.seq(u),
             cookie: any(u),
             name: self.name(u, id),
             boot: Self::boot(u),
@@ -280,14 +284,14 @@ impl Pools {
     /// A frame of any kind.
     pub fn frame(&self, u: &mut Unstructured<'_>) -> Frame {
         match below(u, 32) {
-            0 => Ping { seq: self.number(u) }.into(),
-            1 => Ack { seq: self.number(u) }.into(),
-            2 => Nack { seq: self.number(u) }.into(),
-            3 => PingReq { seq: self.number(u), target: self.id(u) }.into(),
+            0 => Ping { seq: self.seq(u) }.into(),
+            1 => Ack { seq: self.seq(u) }.into(),
+            2 => Nack { seq: self.seq(u) }.into(),
+            3 => PingReq { seq: self.seq(u), target: self.id(u) }.into(),
             4 => WrongRun.into(),
             5 => Introduce.into(),
             6 => self.join(u).into(),
-            7 => JoinReply { seq: self.number(u), verdict: self.verdict(u) }.into(),
+            7 => JoinReply { seq: self.seq(u), verdict: self.verdict(u) }.into(),
             8..=11 => self.profile(u).into(),
             12 => Alive { id: self.id(u), incarnation: Self::incarnation(u) }.into(),
             13 => {

@@ -14,6 +14,9 @@ use rolecall::time::Instant;
 use rolecall::wire::ClusterId;
 use rolecall::{Config, Event, Node, NodeId, NodeName, Role, ScopeName};
 
+/// The cluster that all nodes are in.
+pub const CLUSTER: &str = "test";
+
 /// One machine of the network: whatever runs at an address.
 pub struct Host {
     pub node: Protocol,
@@ -93,7 +96,7 @@ impl Net {
     ) {
         self.boots += 1;
         let local = LocalNode {
-            cluster: ClusterId::of("test"),
+            cluster: ClusterId::of(CLUSTER),
             name: NodeName::new(name).unwrap(),
             addr: at,
             boot: self.boots,

@@ -15,10 +15,10 @@ use std::path::PathBuf;
 
 use rolecall::time::Instant;
 use rolecall::wire::frame::{Membership, Object, Roles, Table, Verdict};
-use rolecall::wire::{Frame, ScopeId, decode_frames, decode_header};
+use rolecall::wire::{ClusterId, Frame, ScopeId, decode_frames, decode_header};
 use rolecall::{Event, NodeId};
 
-use super::net::{Net, short};
+use super::net::{CLUSTER, Net, short};
 
 #[derive(Default)]
 pub struct Transcript {
@@ -62,12 +62,19 @@ impl Transcript {
             }
         }
         for (at, _, to, bytes) in net.log.take().expect("the log was begun") {
-            let header = decode_header(&bytes).expect("a node's own datagram");
+            let header =
+                decode_header(&bytes, ClusterId::of(CLUSTER)).expect("a node's own datagram");
             let mut frames = Vec::new();
             decode_frames(&bytes, &mut frames).expect("a node's own datagram");
-            let to = header.to.map_or_else(|| to.to_string(), |id| self.run(id));
+            let receiver = if header.is_addressed() {
+                let called = self.runs.iter().find(|(id, _)| header.is_for(**id));
+                called.map_or_else(|| "?".to_owned(), |(_, name)| name.clone())
+            } else {
+                to.to_string()
+            };
             let said: Vec<String> = frames.iter().map(|frame| self.frame(frame)).collect();
-            lines.push((at, format!("{} -> {to}: {}", self.run(header.from), said.join(", "))));
+            let sender = self.run(header.from);
+            lines.push((at, format!("{sender} -> {receiver}: {}", said.join(", "))));
         }
         // Of one moment, what users hear comes first: it is drained first.
         lines.sort_by_key(|(at, _)| *at);

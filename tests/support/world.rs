@@ -26,7 +26,7 @@ use rolecall::wire::frame::{
 use rolecall::wire::{
     ClusterId, Frame, HEADER_BYTES, Header, begin, decode_frames, decode_header, finish,
 };
-use rolecall::{Config, Generation, NodeName, Role};
+use rolecall::{Config, Generation, Node, NodeName, Role};
 
 use super::fold::Fold;
 use super::frames::{PHANTOMS, Pools, addr, any, below, one_in, role, scope, some_bytes};
@@ -63,6 +63,7 @@ struct Sent {
 
 pub struct World {
     now: Instant,
+    cluster: ClusterId,
     hosts: Vec<Host>,
     pools: Pools,
     wire: VecDeque<Sent>,
@@ -104,13 +105,14 @@ fn config(u: &mut Unstructured<'_>) -> Config {
 
 impl World {
     fn new(u: &mut Unstructured<'_>) -> World {
+        let cluster = ClusterId::of(CLUSTER);
         let mut hosts: Vec<Host> = Vec::new();
         for n in 0..=below(u, 2) {
             // Sometimes both want one name, or sit at one address behind the other's back.
             let name = if one_in(u, 8) { 0 } else { n };
             let config = config(u);
             let local = LocalNode {
-                cluster: ClusterId::of(CLUSTER),
+                cluster,
                 name: NodeName::new(&format!("n{name}")).unwrap(),
                 addr: addr(n),
                 boot: 1000,
@@ -123,7 +125,7 @@ impl World {
         let ids: Vec<_> = hosts.iter().map(|host| host.node.local().id()).collect();
         let (now, wire) = (Instant::ORIGIN, VecDeque::new());
         let trace = std::env::var_os("FUZZ_TRACE").is_some();
-        World { now, hosts, pools: Pools::new(&ids), wire, trace }
+        World { now, cluster, hosts, pools: Pools::new(&ids), wire, trace }
     }
 
     fn step(&mut self, u: &mut Unstructured<'_>) {
@@ -156,7 +158,7 @@ impl World {
         if self.trace {
             let mut frames = Vec::new();
             let decoded = decode_frames(bytes, &mut frames);
-            let header = decode_header(bytes);
+            let header = decode_header(bytes, self.cluster);
             eprintln!("{:?} {from} -> {at}: {header:?} {decoded:?} {frames:#?}", self.now);
         }
         let _ = self.hosts[at].node.handle_datagram(self.now, from, bytes);
@@ -176,11 +178,11 @@ impl World {
             _ => Some(self.hosts[at].node.local().id()),
         };
         let mut bytes = Vec::new();
-        begin(Header { cluster: ClusterId::of(CLUSTER), from: id, to }, &mut bytes);
+        begin(Header { cluster: self.cluster, from: id, to }, &mut bytes);
         for _ in 0..=below(u, 4) {
             self.pools.frame(u).encode(&mut bytes);
         }
-        finish(&mut bytes);
+        finish(&mut bytes, self.cluster);
         self.hand_over(at, from, &bytes);
     }
 
@@ -192,11 +194,11 @@ impl World {
         let mut bytes = self.wire[below(u, self.wire.len())].bytes.clone();
         let from = self.pools.addr(u);
         if one_in(u, 2) {
-            bytes[12..20].copy_from_slice(&self.pools.id(u).as_u64().to_le_bytes());
+            bytes[7..15].copy_from_slice(&self.pools.id(u).as_u64().to_le_bytes());
         }
         if one_in(u, 2) {
             let to = self.hosts[at].node.local().id();
-            bytes[20..28].copy_from_slice(&to.as_u64().to_le_bytes());
+            bytes[15..19].copy_from_slice(&to.as_u64().to_le_bytes()[..4]);
         }
         for _ in 0..below(u, 4) {
             let flipped = below(u, bytes.len());
@@ -207,7 +209,7 @@ impl World {
         }
         if bytes.len() >= HEADER_BYTES && !one_in(u, 8) {
             // As a forger would: the checksum is no secret.
-            finish(&mut bytes);
+            finish(&mut bytes, self.cluster);
         }
         self.hand_over(at, from, &bytes);
     }
@@ -234,20 +236,27 @@ impl World {
         }
         let sent = &self.wire[below(u, self.wire.len())];
         let (at, from) = (sent.by, sent.to);
-        let header = decode_header(&sent.bytes).expect("a node's own datagram is well formed");
+        let header =
+            decode_header(&sent.bytes, self.cluster).expect("a node's own datagram is well formed");
         let mut frames = Vec::new();
         decode_frames(&sent.bytes, &mut frames).expect("a node's own datagram is well formed");
-        let by = (0..self.pools.ids.len()).find(|n| addr(*n) == from).map(|n| self.pools.ids[n]);
-        let Some(id) = header.to.or(by) else { return };
+        let ids = || self.pools.ids.iter().copied();
+        let asked = if header.is_addressed() {
+            let members = self.hosts[at].node.members();
+            ids().chain(members.iter().map(Node::id)).find(|id| header.is_for(*id))
+        } else {
+            ids().enumerate().find(|(n, _)| addr(*n) == from).map(|(_, id)| id)
+        };
+        let Some(id) = asked else { return };
         let to = Some(header.from);
         let mut bytes = Vec::new();
-        begin(Header { cluster: ClusterId::of(CLUSTER), from: id, to }, &mut bytes);
+        begin(Header { cluster: self.cluster, from: id, to }, &mut bytes);
         for frame in &frames {
             for answer in self.answers(u, id, frame) {
                 answer.encode(&mut bytes);
             }
         }
-        finish(&mut bytes);
+        finish(&mut bytes, self.cluster);
         self.hand_over(at, from, &bytes);
     }
 
@@ -406,9 +415,9 @@ impl World {
         decode_frames(&bytes, &mut frames).expect("a node's own datagram is well formed");
         for frame in &frames {
             match frame {
-                Frame::Ping(ping) => self.pools.note(ping.seq),
-                Frame::PingReq(request) => self.pools.note(request.seq),
-                Frame::Join(join) => self.pools.note(join.seq),
+                Frame::Ping(ping) => self.pools.note(ping.seq.into()),
+                Frame::PingReq(request) => self.pools.note(request.seq.into()),
+                Frame::Join(join) => self.pools.note(join.seq.into()),
                 Frame::Compare(compare) => self.pools.note(compare.token),
                 Frame::Pull(pull) => self.pools.note(pull.token),
                 _ => {}

@@ -164,7 +164,7 @@ impl Protocol {
         }
     }
 
-    pub(super) fn clash_answered(&mut self, from: NodeId, seq: u32) {
+    pub(super) fn clash_answered(&mut self, from: NodeId, seq: u16) {
         if let Some(decision) = self.clashes.handle_answer(self.now, from, seq) {
             self.settle_clash(decision);
         }

@@ -8,7 +8,7 @@ use super::super::members::State;
 use super::super::{Phase, Protocol};
 use super::Origin;
 use crate::wire::frame::{Ack, Incarnation, Introduce, Nack, Ping, PingReq, WrongRun};
-use crate::wire::{DecodeError, Frame, Header, decode_frames, decode_header};
+use crate::wire::{DecodeError, Frame, ReceivedHeader, decode_frames, decode_header};
 
 impl Protocol {
     pub(in crate::proto) fn receive(
@@ -37,16 +37,19 @@ impl Protocol {
         &self,
         datagram: &[u8],
         frames: &mut Vec<Frame>,
-    ) -> Result<Header, DecodeError> {
-        let header = decode_header(datagram)?;
-        if header.cluster != self.cluster {
-            return Err(DecodeError::OtherCluster);
-        }
+    ) -> Result<ReceivedHeader, DecodeError> {
+        let header = decode_header(datagram, self.cluster)?;
         decode_frames(datagram, frames)?;
         Ok(header)
     }
 
-    fn receive_frames(&mut self, header: Header, from: SocketAddr, frames: &[Frame], len: usize) {
+    fn receive_frames(
+        &mut self,
+        header: ReceivedHeader,
+        from: SocketAddr,
+        frames: &[Frame],
+        len: usize,
+    ) {
         let Some(first) = frames.first() else { return };
         self.counters.received(first.kind(), len);
         if header.from == self.local {
@@ -55,7 +58,7 @@ impl Protocol {
             self.alone_if_nobody_else();
             return;
         }
-        if header.to.is_some_and(|to| to != self.local) {
+        if !header.is_for(self.local) {
             self.counters.plain.dropped.other_run += 1;
             if !matches!(first, Frame::WrongRun(_)) {
                 self.send(from, Some(header.from), WrongRun);

@@ -97,7 +97,7 @@ impl Protocol {
             }
             if datagram.len() > HEADER_BYTES {
                 debug_assert!(datagram.len() <= max, "no datagram is larger than configured");
-                finish(datagram);
+                finish(datagram, self.cluster);
                 self.counters.sent(datagram[HEADER_BYTES], datagram.len());
                 return Some(Transmit { to: addr });
             }

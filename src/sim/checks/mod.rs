@@ -32,13 +32,13 @@ mod views;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::host::HostId;
+use super::host::{CLUSTER, HostId};
 use crate::event::Event;
 use crate::node::{NodeId, NodeName, ScopeName};
 use crate::proto::{Outcome, Protocol, Sighting};
 use crate::time::Instant;
 use crate::view::ClusterView;
-use crate::wire::{ScopeId, decode_frames, decode_header, frame::Summary};
+use crate::wire::{ClusterId, ScopeId, decode_frames, decode_header, frame::Summary};
 
 pub use convergence::{Convergence, Disagreement};
 pub use queues::Queues;
@@ -261,13 +261,13 @@ impl Checks {
     /// A node sends a datagram.
     pub(super) fn sent(&mut self, at: Instant, host: HostId, datagram: &[u8]) {
         let mut frames = Vec::new();
-        let header = decode_header(datagram);
+        let header = decode_header(datagram, ClusterId::of(CLUSTER));
         let (Ok(header), Ok(())) = (header, decode_frames(datagram, &mut frames)) else {
             let what = "a datagram that the node itself could not read".to_string();
             return insist(at, host, Isolation::NAME, Err(what));
         };
         for frame in &frames {
-            let verdict = self.isolation.sent(header.from, header.to, frame);
+            let verdict = self.isolation.sent(header, frame);
             insist(at, host, Isolation::NAME, verdict);
         }
     }

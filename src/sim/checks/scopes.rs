@@ -6,7 +6,7 @@ use super::Verdict;
 use crate::event::Event;
 use crate::node::{Generation, NodeId, ScopeName};
 use crate::wire::frame::{Object, Table};
-use crate::wire::{Frame, ScopeId};
+use crate::wire::{Frame, ReceivedHeader, ScopeId};
 
 /// A run's generation in a scope never falls, neither its own, whatever it leaves and joins again,
 /// nor as another knows it, until one of the two leaves the scope; and nobody knows a later one
@@ -102,11 +102,11 @@ impl Isolation {
         self.runs.insert(run);
     }
 
-    /// A run sends a frame to another, or to whoever is at an address.
+    /// A run sends a frame behind this header, to another run or to whoever is at an address.
     ///
     /// # Errors
     /// When the other may not see it, or the sender cannot know it.
-    pub fn sent(&mut self, from: NodeId, to: Option<NodeId>, frame: &Frame) -> Verdict {
+    pub fn sent(&mut self, header: ReceivedHeader, frame: &Frame) -> Verdict {
         let (Frame::Roles(crate::wire::frame::Roles { scope, .. })
         | Frame::Part(crate::wire::frame::Part { object: Object::Roles(_, scope), .. })
         | Frame::Large(crate::wire::frame::Large { object: Object::Roles(_, scope), .. })
@@ -115,11 +115,11 @@ impl Isolation {
             return Ok(());
         };
         let ever = self.ever.get(scope);
-        let was_in = |run: NodeId| ever.is_some_and(|ever| ever.contains(&run));
-        if !was_in(from) || !to.is_some_and(was_in) {
-            return Err(format!(
-                "{from} tells {to:?} of {scope:?}, which is not for both: {frame:?}"
-            ));
+        let sender_was_in = ever.is_some_and(|ever| ever.contains(&header.from));
+        let receiver_was_in = header.is_addressed()
+            && ever.is_some_and(|ever| ever.iter().any(|run| header.is_for(*run)));
+        if !sender_was_in || !receiver_was_in {
+            return Err(format!("{header:?} of {scope:?}, which is not for both: {frame:?}"));
         }
         self.told += u64::from(ever.is_some_and(|ever| ever.len() < self.runs.len()));
         Ok(())
@@ -144,6 +144,7 @@ mod tests {
     use super::*;
     use crate::role::Role;
     use crate::wire::frame::{Page, Part, Roles};
+    use crate::wire::{ClusterId, Header};
 
     fn id(n: u64) -> NodeId {
         NodeId::from_u64(n).unwrap()
@@ -168,6 +169,10 @@ mod tests {
         checker.own(scope, id(1), at(2)).unwrap_err();
     }
 
+    fn header(from: NodeId, to: Option<NodeId>) -> ReceivedHeader {
+        Header { cluster: ClusterId::of("c"), from, to }.into()
+    }
+
     #[test]
     fn isolation_bites() {
         let mut checker = Isolation::default();
@@ -177,17 +182,17 @@ mod tests {
         checker.joined(ScopeId::of("other"), id(3));
         let (from, to) = (Generation::ZERO, Generation::ZERO.next());
         let roles = Roles { id: id(1), scope, from, to, whole: true, ops: Vec::new() };
-        checker.sent(id(1), Some(id(2)), &roles.clone().into()).unwrap();
+        checker.sent(header(id(1), Some(id(2))), &roles.clone().into()).unwrap();
         assert_eq!(checker.exercised(), 1);
-        checker.sent(id(1), Some(id(3)), &roles.clone().into()).unwrap_err();
-        checker.sent(id(1), None, &roles.clone().into()).unwrap_err();
-        checker.sent(id(3), Some(id(2)), &roles.into()).unwrap_err();
+        checker.sent(header(id(1), Some(id(3))), &roles.clone().into()).unwrap_err();
+        checker.sent(header(id(1), None), &roles.clone().into()).unwrap_err();
+        checker.sent(header(id(3), Some(id(2))), &roles.into()).unwrap_err();
         let table = Table::Scope(scope);
         let page = Page { token: 1, table, low: id(1), through: id(1), done: true };
-        checker.sent(id(1), Some(id(3)), &page.into()).unwrap_err();
+        checker.sent(header(id(1), Some(id(3))), &page.into()).unwrap_err();
         let object = Object::Roles(id(1), scope);
         let part = Part { object, version: 1, total: 0, offset: 0, bytes: bytes::Bytes::new() };
-        checker.sent(id(1), Some(id(3)), &part.into()).unwrap_err();
+        checker.sent(header(id(1), Some(id(3))), &part.into()).unwrap_err();
     }
 
     #[test]
