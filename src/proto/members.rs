@@ -7,12 +7,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::sketch::Sketch;
 use crate::id_map::IdMap;
 use crate::node::{Node, NodeId};
 use crate::time::Instant;
-use crate::wire::frame::{Boot, Incarnation, Membership, Profile, Summary};
+use crate::wire::ScopeId;
+use crate::wire::frame::{Boot, Incarnation, Membership, Profile, Summary, Table};
 use crate::wire::limits::{MAX_DEAD, MAX_NODES};
-use crate::wire::{ScopeId, entry_hash};
 
 /// What is claimed of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -206,8 +207,8 @@ pub(super) struct Members {
     graves: BTreeMap<NodeId, Grave>,
     /// The dead, the longest dead first.
     dead: BTreeSet<(Instant, NodeId)>,
-    /// Exclusive-or over the live.
-    hash: u64,
+    /// Of the live.
+    sketch: Sketch,
 }
 
 impl Members {
@@ -219,7 +220,7 @@ impl Members {
             peers: Vec::new(),
             graves: BTreeMap::new(),
             dead: BTreeSet::new(),
-            hash: 0,
+            sketch: Sketch::new(Table::Members),
         };
         let profiled = members.apply_profile(local);
         assert!(matches!(profiled, Profiled::New), "an empty table takes its first run");
@@ -264,7 +265,7 @@ impl Members {
             let id = run.node.id();
             assert!(self.peers.last().is_none_or(|last| *last < id), "runs come sorted by id");
             let member = Member { announced: true, ..Member::new(run.clone(), *incarnation) };
-            self.hash ^= entry_hash(id, member.stamp());
+            self.sketch.insert(id, member.stamp());
             self.names.push(member.node.clone());
             self.peers.push(id);
             self.table.insert(id, member);
@@ -323,13 +324,16 @@ impl Members {
         self.change(self.local, change);
     }
 
-    /// Changes a run that stays live, or dead, while hash and names follow.
+    /// Changes a run that stays live, or dead, while sketch and names follow.
     fn change(&mut self, id: NodeId, change: impl FnOnce(&mut Member)) {
         let member = self.table.get_mut(id).expect("callers looked it up");
         let stamp = member.stamp();
         change(member);
         if member.state.is_live() {
-            self.hash ^= entry_hash(id, stamp) ^ entry_hash(id, member.stamp());
+            if member.stamp() != stamp {
+                self.sketch.remove(id, stamp);
+                self.sketch.insert(id, member.stamp());
+            }
             let place = self.names.binary_search_by(|node| node.name().cmp(member.node.name()));
             if let Ok(at) = place
                 && self.names[at].id() == id
@@ -438,14 +442,14 @@ impl Members {
 
     /// The live in short.
     pub(super) fn summary(&self) -> Summary {
-        let count = u32::try_from(self.live_count()).unwrap_or(u32::MAX);
-        Summary { count, hash: self.hash }
+        self.sketch.summary()
     }
 
-    /// Enters a live run into names, peers and hash. Who holds a name keeps it until it is struck.
+    /// Enters a live run into names, peers and sketch. Who holds a name keeps it until it is
+    /// struck.
     fn enlist(&mut self, id: NodeId) {
         let member = &self.table[id];
-        self.hash ^= entry_hash(id, member.stamp());
+        self.sketch.insert(id, member.stamp());
         let place = self.names.binary_search_by(|node| node.name().cmp(member.node.name()));
         if let Err(at) = place {
             self.names.insert(at, member.node.clone());
@@ -457,10 +461,10 @@ impl Members {
         }
     }
 
-    /// Takes a live run out of names, peers and hash.
+    /// Takes a live run out of names, peers and sketch.
     fn strike(&mut self, id: NodeId) {
         let member = &self.table[id];
-        self.hash ^= entry_hash(id, member.stamp());
+        self.sketch.remove(id, member.stamp());
         if let Ok(at) = self.names.binary_search(&member.node) {
             self.names.remove(at);
         }
@@ -474,8 +478,7 @@ impl Members {
     pub(super) fn check(&self) {
         let live: Vec<_> =
             self.table.iter().filter(|(_, m)| m.state.is_live()).map(|(id, _)| id).collect();
-        let hash = live.iter().fold(0, |hash, id| hash ^ entry_hash(*id, self.table[*id].stamp()));
-        assert_eq!(hash, self.hash, "the summary follows the table");
+        self.sketch.check(live.iter().map(|id| (*id, self.table[*id].stamp())));
         let peers: Vec<_> = live.iter().copied().filter(|id| *id != self.local).collect();
         assert_eq!(peers, self.peers, "the peers are the live others");
         assert_eq!(self.dead.len(), self.table.len() - live.len(), "whoever is not live is dead");

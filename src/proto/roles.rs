@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::sketch::Sketch;
 use crate::id_map::IdMap;
 use crate::node::{Generation, NodeId, ScopeName};
 use crate::role::Role;
-use crate::wire::frame::{RoleOp, Roles, Summary};
+use crate::wire::ScopeId;
+use crate::wire::frame::{RoleOp, Roles, Summary, Table};
 use crate::wire::limits::{MAX_ROLE_SET_BYTES, MAX_ROLES_PER_NODE};
-use crate::wire::{ScopeId, entry_hash};
 
 /// Removals that a set remembers, if it does not hold more roles than that.
 const MIN_TOMBSTONES: usize = 64;
@@ -234,9 +235,8 @@ pub(super) struct RoleTable {
     sets: IdMap<Listed>,
     /// The live members of the scope but this node, sorted.
     peers: Vec<NodeId>,
-    /// Exclusive-or over the live.
-    hash: u64,
-    count: u32,
+    /// Of the live.
+    sketch: Sketch,
 }
 
 impl RoleTable {
@@ -250,7 +250,7 @@ impl RoleTable {
     }
 
     pub(super) fn summary(&self) -> Summary {
-        Summary { count: self.count, hash: self.hash }
+        self.sketch.summary()
     }
 
     /// The live members in a range of ids, with their generations.
@@ -263,8 +263,9 @@ impl RoleTable {
         live.map(|(id, listed)| (id, listed.set.generation))
     }
 
-    fn toggle_hash(&mut self, id: NodeId) {
-        self.hash ^= entry_hash(id, self.sets[id].set.generation.as_u64());
+    /// The stamp of an entry.
+    fn stamp(&self, id: NodeId) -> u64 {
+        self.sets[id].set.generation.as_u64()
     }
 }
 
@@ -284,8 +285,8 @@ impl RoleTables {
 
     /// Joins a scope; this node's generation there goes on where it was.
     pub(super) fn join(&mut self, scope: ScopeId, name: ScopeName) {
-        let table =
-            RoleTable { name, sets: IdMap::default(), peers: Vec::new(), hash: 0, count: 0 };
+        let sketch = Sketch::new(Table::Scope(scope));
+        let table = RoleTable { name, sets: IdMap::default(), peers: Vec::new(), sketch };
         self.tables.insert(scope, table);
         self.list(scope, self.local);
         let generation = self.rested.remove(&scope).unwrap_or_default();
@@ -317,8 +318,7 @@ impl RoleTables {
                 debug_assert!(replaced.is_none(), "it was looked up just now");
             }
         }
-        table.toggle_hash(id);
-        table.count += 1;
+        table.sketch.insert(id, table.stamp(id));
         if id != local
             && let Err(at) = table.peers.binary_search(&id)
         {
@@ -332,8 +332,7 @@ impl RoleTables {
         if !table.sets.get(id).is_some_and(|listed| listed.live) {
             return;
         }
-        table.toggle_hash(id);
-        table.count -= 1;
+        table.sketch.remove(id, table.stamp(id));
         table.sets.get_mut(id).expect("it was found just now").live = false;
         if let Ok(at) = table.peers.binary_search(&id) {
             table.peers.remove(at);
@@ -406,8 +405,7 @@ impl RoleTables {
         let Some(table) = self.tables.get_mut(&scope) else { return };
         let replaced = table.sets.insert(id, Listed { set: set.clone(), live: true });
         assert!(replaced.is_none(), "a node is introduced once");
-        table.toggle_hash(id);
-        table.count += 1;
+        table.sketch.insert(id, table.stamp(id));
         table.peers.push(id);
     }
 
@@ -439,17 +437,17 @@ impl RoleTables {
         joined.or_else(|| self.rested.get(&scope).copied()).unwrap_or_default()
     }
 
-    /// Changes a set while the table's hash follows.
+    /// Changes a set while the table's sketch follows.
     fn edit<R>(&mut self, scope: ScopeId, id: NodeId, change: impl FnOnce(&mut RoleSet) -> R) -> R {
         let table = self.tables.get_mut(&scope).expect("callers looked the scope up");
         let live = table.sets[id].live;
-        if live {
-            table.toggle_hash(id);
-        }
+        let before = table.stamp(id);
         let listed = table.sets.get_mut(id).expect("callers looked the node up");
         let result = change(Arc::make_mut(&mut listed.set));
-        if live {
-            table.toggle_hash(id);
+        let after = listed.set.generation.as_u64();
+        if live && after != before {
+            table.sketch.remove(id, before);
+            table.sketch.insert(id, after);
         }
         result
     }
@@ -459,10 +457,7 @@ impl RoleTables {
     pub(super) fn check(&self) {
         for table in self.tables.values() {
             let live = || table.sets.iter().filter(|(_, listed)| listed.live);
-            let stamped = live().map(|(id, it)| entry_hash(id, it.set.generation.as_u64()));
-            let hash = stamped.fold(0, |hash, entry| hash ^ entry);
-            assert_eq!(hash, table.hash, "the summary follows the table");
-            assert_eq!(live().count(), table.count as usize);
+            table.sketch.check(live().map(|(id, listed)| (id, listed.set.generation.as_u64())));
             let peers: Vec<_> = live().map(|(id, _)| id).filter(|id| *id != self.local).collect();
             assert_eq!(peers, table.peers);
             for (_, Listed { set, .. }) in table.sets.iter() {

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 
+use super::cell::Cell;
 use super::frame::{Fixed, Frame, Membership, Object, Profile, RoleOp, Roles, Summary, Table};
 use super::limits::{
-    MAX_BUCKETS, MAX_FETCHES_PER_FRAME, MAX_KNOWN_PER_PULL, MAX_ROLES_PER_NODE,
-    MAX_SCOPES_PER_NODE, MAX_TABLES_PER_FRAME,
+    MAX_BUCKETS, MAX_CELLS_PER_FRAME, MAX_FETCHES_PER_FRAME, MAX_KNOWN_PER_PULL,
+    MAX_ROLES_PER_NODE, MAX_SCOPES_PER_NODE, MAX_TABLES_PER_FRAME,
 };
 use crate::node::{MAX_META_BYTES, NodeId};
 
@@ -191,6 +192,10 @@ pub(super) fn buckets<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Fixed>, 
     } else {
         Err(D::Error::custom("buckets are a power of two"))
     }
+}
+
+pub(super) fn cells<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Cell>, D::Error> {
+    limited::<_, D, MAX_CELLS_PER_FRAME>(from)
 }
 
 /// A role travels as its canonical bytes, checked on arrival.

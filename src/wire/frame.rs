@@ -445,6 +445,16 @@ pub enum Table {
     Scope(ScopeId),
 }
 
+impl Table {
+    /// The table in its entries' hashes: the scope's bits, or zero.
+    pub(crate) const fn as_u64(self) -> u64 {
+        match self {
+            Table::Members => 0,
+            Table::Scope(scope) => scope.as_u64(),
+        }
+    }
+}
+
 /// A table in short: equal summaries mean equal tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Summary {

@@ -27,6 +27,12 @@ pub const MAX_TABLES_PER_FRAME: usize = 64;
 /// Buckets in one digest of a table.
 pub const MAX_BUCKETS: usize = 128;
 
+/// Cells of a sketch in one frame.
+pub const MAX_CELLS_PER_FRAME: usize = 64;
+
+/// Cells of a sketch that are compared before the difference counts as too large for it.
+pub const MAX_SKETCH_CELLS: usize = 192;
+
 /// Entries that one range pull says it knows.
 pub const MAX_KNOWN_PER_PULL: usize = 256;
 

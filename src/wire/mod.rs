@@ -18,6 +18,7 @@
 //! described refuses the whole datagram. `docs/PROTOCOL.md` describes every byte; the vectors in
 //! `tests/wire_vectors.rs` hold it still.
 
+pub mod cell;
 mod codec;
 pub mod frame;
 pub mod limits;
@@ -30,6 +31,7 @@ use thiserror::Error;
 
 use crate::node::NodeId;
 pub use frame::Frame;
+use frame::Table;
 use limits::{MAX_DATAGRAM_BYTES, MAX_FRAMES_PER_DATAGRAM};
 
 /// The first two bytes of every datagram.
@@ -141,8 +143,14 @@ pub(crate) fn stable_hash(domain: Domain, parts: &[&[u8]]) -> u64 {
 }
 
 /// The hash of one entry of a table, of which its [`Summary`](frame::Summary) is the exclusive-or.
-pub(crate) fn entry_hash(id: NodeId, stamp: u64) -> u64 {
-    stable_hash(Domain::Summary, &[&id.as_u64().to_le_bytes(), &stamp.to_le_bytes()])
+/// It also says in which [`Cell`](cell::Cell)s the entry is. The table is part of it, so that
+/// entries of several tables can be in one sequence of cells.
+pub(crate) fn entry_hash(table: Table, id: NodeId, stamp: u64) -> u64 {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&table.as_u64().to_le_bytes());
+    bytes[8..16].copy_from_slice(&id.as_u64().to_le_bytes());
+    bytes[16..].copy_from_slice(&stamp.to_le_bytes());
+    stable_hash(Domain::Summary, &[&bytes])
 }
 
 /// What stands before the frames, as the sender knows it.

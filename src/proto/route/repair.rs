@@ -143,7 +143,7 @@ impl Protocol {
     fn bucket_hashes(&self, table: Table, buckets: u64) -> Vec<Fixed> {
         let mut hashes = vec![Fixed(0); usize::try_from(buckets).expect("few buckets")];
         for (id, stamp) in self.entries(Range::all(table)) {
-            hashes[bucket_of(id, buckets)].0 ^= entry_hash(id, stamp);
+            hashes[bucket_of(id, buckets)].0 ^= entry_hash(table, id, stamp);
         }
         hashes
     }
