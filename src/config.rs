@@ -47,6 +47,10 @@ pub struct Config {
     /// update does not wait for it. 1 ms to 60 s; default 200 ms (memberlist's LAN default).
     #[serde(with = "duration_text")]
     pub gossip_interval: Duration,
+    /// What a node may send in a second to spread news, in bytes (UDP payload); up to a second's
+    /// worth is saved up. What it cannot send at once is left to gossip, and later gossip. 1,024
+    /// to 2^30; default 262,144 (a guess: 2 Mbit/s, some 2,500 changes a second).
+    pub gossip_bytes_per_second: usize,
     /// Each node probes one other per interval (SWIM, section 3.1), stretched by local health.
     /// 10 ms to 10 min; default 1 s (SWIM's and memberlist's). The time to detect a crash grows
     /// in proportion.
@@ -126,8 +130,9 @@ impl Config {
     /// For nodes in one data centre. The default.
     pub fn lan() -> Config {
         Config {
-            gossip_fanout: 3,
+            gossip_fanout: 8,
             gossip_interval: Duration::from_millis(200),
+            gossip_bytes_per_second: 256 << 10,
             probe_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(500),
             indirect_probes: 3,
@@ -150,7 +155,6 @@ impl Config {
     /// For nodes far apart: memberlist's WAN figures.
     pub fn wan() -> Config {
         Config {
-            gossip_fanout: 4,
             gossip_interval: Duration::from_millis(500),
             probe_interval: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(3),
@@ -173,6 +177,7 @@ impl Config {
         const S: Duration = Duration::from_secs(1);
         number("gossip_fanout", self.gossip_fanout, 1..=64)?;
         duration("gossip_interval", self.gossip_interval, MS..=60 * S)?;
+        number("gossip_bytes_per_second", self.gossip_bytes_per_second, 1 << 10..=1 << 30)?;
         duration("probe_interval", self.probe_interval, 10 * MS..=600 * S)?;
         duration("probe_timeout", self.probe_timeout, MS..=300 * S)?;
         if self.probe_timeout >= self.probe_interval {

@@ -41,6 +41,14 @@ pub struct Stats {
     pub refutations: u64,
     /// Verdicts of failure that this node reached by itself.
     pub verdicts: u64,
+    /// Parts of an audience that were given to others on the fast path.
+    pub hops: u64,
+    /// Those given to another member, or again, because no acknowledgement came in time.
+    pub hops_repeated: u64,
+    /// Those given up, and left to gossip.
+    pub hops_given_up: u64,
+    /// Those left to gossip because `gossip_bytes_per_second` were used up.
+    pub hops_over_budget: u64,
     /// Comparisons and pulls begun.
     pub pulls: u64,
     /// Those that did not complete.

@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rolecall::wire::cell::{Cell, Cells};
 use rolecall::wire::frame::{
-    Ack, Alive, Ask, Boot, Buckets, Compare, Failed, Fetch, FetchPart, Fixed, Has, Incarnation,
-    Introduce, Join, JoinReply, Large, Left, Membership, Nack, Object, Page, Part, Ping, PingReq,
-    Profile, Pull, Replaced, RoleOp, Roles, Same, Summary, Suspect, Table, Verdict, WrongRun,
+    Ack, Alive, Ask, Boot, Buckets, Compare, Delegate, Failed, Fetch, FetchPart, Fixed, Has,
+    Incarnation, Introduce, Join, JoinReply, Large, Left, Membership, MoreSymbols, Nack, Object,
+    Page, Part, Ping, PingReq, Probe, Profile, Pull, Push, Reached, Replaced, RoleOp, Roles, Same,
+    Summary, Suspect, Symbols, Table, Verdict, WrongRun,
 };
 use rolecall::wire::limits::{
     MAX_BUCKETS, MAX_FETCHES_PER_FRAME, MAX_FRAMES_PER_DATAGRAM, MAX_KNOWN_PER_PULL,
@@ -83,6 +85,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
     let token = 9;
     vec![
         ("Ping", Ping { seq: 1 }.into()),
+        ("Probe", Probe { seq: 1, digest: 0x1234 }.into()),
         ("Ack", Ack { seq: 300 }.into()),
         ("Nack", Nack { seq: u16::MAX }.into()),
         ("PingReq", PingReq { seq: 1, target: id(7) }.into()),
@@ -103,6 +106,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("Roles delta", roles().into()),
         ("Roles whole", whole().into()),
         ("Large", Large { object: of_roles, version: 300 }.into()),
+        ("Delegate", delegate().into()),
+        ("Reached", reached(1).into()),
         ("Fetch", Fetch { wants: vec![(of_profile, 0), (of_roles, 300)] }.into()),
         ("FetchPart", FetchPart { object: of_roles, version: 300, offset: 1300 }.into()),
         ("Part", part(of_profile).into()),
@@ -111,9 +116,27 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("Buckets", buckets(2).into()),
         ("Pull", pull(1).into()),
         ("Page", page(scope).into()),
+        ("Symbols", symbols(2).into()),
+        ("MoreSymbols", MoreSymbols { first: 12 }.into()),
+        ("Push", Push.into()),
         ("Ask", Ask { scope }.into()),
         ("Has", Has { scope, generation: Generation::from_u64(300) }.into()),
     ]
+}
+
+fn delegate() -> Delegate {
+    let cargo = encoded(&Alive { id: id(7), incarnation: Incarnation(2) }.into());
+    Delegate { seq: 6, low: id(1), high: id(u64::MAX), patience: 32, cargo: cargo.into() }
+}
+
+fn reached(unheard: usize) -> Reached {
+    Reached { seq: 6, count: 300, ids: 0xfeed, unheard: vec![(id(1), id(7)); unheard] }
+}
+
+fn symbols(count: usize) -> Symbols {
+    let cell = Cell { id: 7, scope: 0xa1, stamp: 1 << 32, check: 0xfeed, count: -1 };
+    let cells = Cells(vec![cell; count]);
+    Symbols { own_version: 1, your_version: 2, first: 12, cells }
 }
 
 fn join() -> Join {
@@ -268,7 +291,7 @@ fn every_truncation_is_refused_or_leaves_whole_frames() {
 #[test]
 fn unknown_kinds_are_skipped() {
     let mut bytes = encoded(&Ping { seq: 1 }.into());
-    bytes.extend([200, 3, 1, 2, 3, 7, 0]);
+    bytes.extend([200, 3, 1, 2, 3, 11, 0]);
     bytes.extend(encoded(&Ack { seq: 2 }.into()));
     assert_eq!(decode(&bytes), Ok(vec![Ping { seq: 1 }.into(), Ack { seq: 2 }.into()]));
     assert_eq!(decode(&[200, 3, 1]), Err(DecodeError::Frame { kind: 200 }));

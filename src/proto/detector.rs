@@ -49,8 +49,8 @@ pub(super) struct Relay {
 #[must_use]
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Acked {
-    /// The probe of this round.
-    Round(NodeId),
+    /// The probe of this round; how long it took, if the target answered the first ping itself.
+    Round { target: NodeId, round_trip: Option<Duration> },
     /// A probe made for somebody else: pass it on.
     Relay(Relay),
     /// Nothing that is still waited for.
@@ -73,6 +73,9 @@ pub(super) enum Ended {
 struct Round {
     target: NodeId,
     seq: u16,
+    begun: Instant,
+    /// Whether the target was pinged again, so that nobody knows which ping it answers.
+    repeated: bool,
     answered: bool,
     helpers: Vec<NodeId>,
     nacked: Vec<NodeId>,
@@ -162,7 +165,11 @@ impl Detector {
     }
 
     /// Begins a round: the target and the number of its ping, unless there is nobody to probe.
-    pub(super) fn begin_round(&mut self, rng: &mut ChaCha8Rng) -> Option<(NodeId, u16)> {
+    pub(super) fn begin_round(
+        &mut self,
+        now: Instant,
+        rng: &mut ChaCha8Rng,
+    ) -> Option<(NodeId, u16)> {
         if self.cursor >= self.order.len() {
             self.order.shuffle(rng);
             self.cursor = 0;
@@ -170,8 +177,15 @@ impl Detector {
         let target = *self.order.get(self.cursor)?;
         self.cursor += 1;
         let seq = self.take_seq();
-        self.round =
-            Some(Round { target, seq, answered: false, helpers: Vec::new(), nacked: Vec::new() });
+        self.round = Some(Round {
+            target,
+            seq,
+            begun: now,
+            repeated: false,
+            answered: false,
+            helpers: Vec::new(),
+            nacked: Vec::new(),
+        });
         Some((target, seq))
     }
 
@@ -184,17 +198,20 @@ impl Detector {
     pub(super) fn asked(&mut self, helpers: Vec<NodeId>) {
         if let Some(round) = &mut self.round {
             round.helpers = helpers;
+            round.repeated = true;
         }
     }
 
     /// An ack came. A round's answer counts from its target or from one of its helpers.
-    pub(super) fn handle_ack(&mut self, from: NodeId, seq: u16) -> Acked {
+    pub(super) fn handle_ack(&mut self, now: Instant, from: NodeId, seq: u16) -> Acked {
         if let Some(round) = &mut self.round
             && round.seq == seq
             && (round.target == from || round.helpers.contains(&from))
         {
+            let first = !round.answered && !round.repeated;
             round.answered = true;
-            return Acked::Round(round.target);
+            let round_trip = first.then(|| now - round.begun);
+            return Acked::Round { target: round.target, round_trip };
         }
         match self.relays.get(&seq) {
             Some(relay) if relay.target == from => {
@@ -289,8 +306,9 @@ mod tests {
     fn each_member_is_probed_once_per_walk() {
         let (mut detector, mut rng) = with_members(7);
         for _ in 0..5 {
-            let mut seen: Vec<_> =
-                (0..7).map(|_| detector.begin_round(&mut rng).unwrap().0.as_u64()).collect();
+            let mut seen: Vec<_> = (0..7)
+                .map(|_| detector.begin_round(Instant::ORIGIN, &mut rng).unwrap().0.as_u64())
+                .collect();
             seen.sort_unstable();
             assert_eq!(seen, vec![1, 2, 3, 4, 5, 6, 7]);
         }
@@ -299,9 +317,10 @@ mod tests {
     #[test]
     fn removal_skips_nobody() {
         let (mut detector, mut rng) = with_members(5);
-        let first = detector.begin_round(&mut rng).unwrap().0;
+        let first = detector.begin_round(Instant::ORIGIN, &mut rng).unwrap().0;
         detector.remove(first);
-        let mut rest: Vec<_> = (0..4).map(|_| detector.begin_round(&mut rng).unwrap().0).collect();
+        let mut rest: Vec<_> =
+            (0..4).map(|_| detector.begin_round(Instant::ORIGIN, &mut rng).unwrap().0).collect();
         rest.sort_unstable();
         rest.dedup();
         assert_eq!(rest.len(), 4);
@@ -311,16 +330,17 @@ mod tests {
     #[test]
     fn only_the_target_or_a_helper_can_answer() {
         let (mut detector, mut rng) = with_members(4);
-        let (target, seq) = detector.begin_round(&mut rng).unwrap();
+        let (target, seq) = detector.begin_round(Instant::ORIGIN, &mut rng).unwrap();
         let stranger = id(77);
-        assert!(matches!(detector.handle_ack(stranger, seq), Acked::Nothing));
+        assert!(matches!(detector.handle_ack(Instant::ORIGIN, stranger, seq), Acked::Nothing));
         detector.asked(vec![id(50), id(51)]);
         detector.handle_nack(id(50), seq);
         detector.handle_nack(id(50), seq);
         assert_eq!(detector.unanswered(), Some((target, seq)));
         assert_eq!(detector.end_round(), Ended::Failed { target, nacks_missed: 1 });
-        let (target, seq) = detector.begin_round(&mut rng).unwrap();
-        assert!(matches!(detector.handle_ack(target, seq), Acked::Round(t) if t == target));
+        let (target, seq) = detector.begin_round(Instant::ORIGIN, &mut rng).unwrap();
+        let answered = detector.handle_ack(Instant::ORIGIN, target, seq);
+        assert!(matches!(answered, Acked::Round { target: t, .. } if t == target));
         assert_eq!(detector.end_round(), Ended::Answered);
         assert_eq!(detector.end_round(), Ended::Idle);
     }
@@ -334,15 +354,16 @@ mod tests {
         assert!(detector.due_nacks(start + Duration::from_millis(79)).is_empty());
         assert_eq!(detector.due_nacks(start + Duration::from_millis(80)).len(), 1);
         assert!(detector.due_nacks(start + Duration::from_millis(81)).is_empty());
-        assert!(matches!(detector.handle_ack(id(2), seq), Acked::Relay(r) if r.origin_seq == 9));
-        assert!(matches!(detector.handle_ack(id(2), seq), Acked::Nothing));
+        let passed_on = detector.handle_ack(Instant::ORIGIN, id(2), seq);
+        assert!(matches!(passed_on, Acked::Relay(r) if r.origin_seq == 9));
+        assert!(matches!(detector.handle_ack(Instant::ORIGIN, id(2), seq), Acked::Nothing));
         assert_eq!(detector.next_relay_deadline(), None);
     }
 
     #[test]
     fn a_number_that_is_waited_for_is_not_taken_again() {
         let (mut detector, mut rng) = with_members(2);
-        let (_, of_round) = detector.begin_round(&mut rng).unwrap();
+        let (_, of_round) = detector.begin_round(Instant::ORIGIN, &mut rng).unwrap();
         let timeout = Duration::from_millis(100);
         let of_relay = detector.relay(Instant::ORIGIN, timeout, (id(1), 9), id(2)).unwrap();
         let free = usize::from(u16::MAX) - 1;

@@ -104,6 +104,21 @@ impl Fetches {
         true
     }
 
+    /// Wants an object that should come by itself: it is asked for if it has not by then.
+    pub(super) fn want_later(
+        &mut self,
+        ask_at: Instant,
+        (object, least): (Object, u64),
+        source: Source,
+    ) {
+        if let Some(want) = self.wants.get_mut(&object) {
+            want.least = want.least.max(least);
+        } else if self.wants.len() < MAX_WANTS {
+            self.wants.insert(object, Want { source, least, tries: 0, assembly: None });
+            self.retries.set(object, ask_at);
+        }
+    }
+
     /// An object came, or is known otherwise, at this version.
     pub(super) fn settle(&mut self, object: Object, version: u64) {
         if self.wants.get(&object).is_some_and(|want| want.least <= version) {
@@ -202,7 +217,7 @@ impl Fetches {
                     want.assembly = None;
                     requests.push(Request::Elsewhere { object, silent: source.id });
                 }
-                None if want.tries.is_multiple_of(2) => {
+                None if want.tries == 1 || want.tries.is_multiple_of(2) => {
                     requests.push(Request::Whole { source, object });
                 }
                 None => requests.push(Request::Elsewhere { object, silent: source.id }),

@@ -445,6 +445,11 @@ impl Members {
         self.sketch.summary()
     }
 
+    /// The live, to be compared.
+    pub(super) fn sketch(&self) -> &Sketch {
+        &self.sketch
+    }
+
     /// Enters a live run into names, peers and sketch. Who holds a name keeps it until it is
     /// struck.
     fn enlist(&mut self, id: NodeId) {

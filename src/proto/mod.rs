@@ -9,6 +9,7 @@
 mod clash;
 mod detector;
 mod fetch;
+mod gather;
 mod goodbye;
 mod health;
 mod join;
@@ -19,12 +20,12 @@ mod receipt;
 mod roles;
 mod route;
 mod rules;
-#[cfg_attr(not(test), expect(dead_code, reason = "tables are compared by buckets as yet"))]
 mod sketch;
+mod spread;
 mod suspicion;
 mod timer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -44,15 +45,17 @@ use crate::wire::{ClusterId, DecodeError, Frame, ScopeId};
 use clash::Clashes;
 use detector::Detector;
 use fetch::Fetches;
+use gather::Gatherings;
 use goodbye::Goodbye;
 use health::LocalHealth;
 use join::{CookieJar, Joins};
 use members::Members;
 use piggyback::Piggyback;
-use pull::Pulls;
+use pull::{Decodings, Pulls};
 use receipt::Receipts;
 use roles::RoleTables;
-use route::{Counters, Outgoing, PartCache};
+use route::{Cargo, Counters, Outgoing, PartCache};
+use spread::Hops;
 use suspicion::Suspicions;
 use timer::{Deadlines, Timer, TimerTable};
 
@@ -247,13 +250,18 @@ pub struct Protocol {
     health: LocalHealth,
     rules: Rules,
     piggyback: Piggyback,
+    hops: Hops<Cargo>,
     roles: RoleTables,
     fetches: Fetches,
     pulls: Pulls,
+    decoding: Decodings,
     joins: Joins,
     cookies: CookieJar,
     clashes: Clashes,
     receipts: Receipts,
+    gatherings: Gatherings,
+    /// Scopes in which somebody waits to hear who has the news that go out next.
+    asked_about: BTreeSet<ScopeId>,
     goodbye: Option<Goodbye>,
     timers: TimerTable,
 
@@ -266,6 +274,10 @@ pub struct Protocol {
     /// Attempts to reach a seed since this node was last among others.
     lonely_tries: u32,
     last_gossip: Option<Instant>,
+    /// When a probe last carried a digest.
+    last_compared: Option<Instant>,
+    /// When news were last sent on the fast path.
+    last_launch: Option<Instant>,
     probe_due: Instant,
 
     frames: Vec<Frame>,
@@ -326,13 +338,17 @@ impl Protocol {
             health: LocalHealth::new(config.max_local_health),
             rules: Rules::ALL,
             piggyback: Piggyback::default(),
+            hops: Hops::new(now),
             roles: RoleTables::new(profile.id),
             fetches: Fetches::default(),
             pulls: Pulls::default(),
+            decoding: Decodings::default(),
             joins: Joins::default(),
             cookies: CookieJar::new(&mut rng),
             clashes: Clashes::default(),
             receipts: Receipts::default(),
+            gatherings: Gatherings::default(),
+            asked_about: BTreeSet::new(),
             goodbye: None,
             timers: TimerTable::default(),
             announcing: Deadlines::default(),
@@ -341,6 +357,8 @@ impl Protocol {
             phase: Phase::Alone,
             lonely_tries: 0,
             last_gossip: None,
+            last_compared: None,
+            last_launch: None,
             probe_due: now,
             frames: Vec::new(),
             events: VecDeque::new(),

@@ -116,6 +116,8 @@ pub(super) enum Ride {
 pub(super) struct Piggyback {
     queues: BTreeMap<Audience, Queue>,
     next_age: u64,
+    /// What this node has to tell first-hand, until the fast path takes it.
+    news: BTreeMap<Rumor, Generation>,
     /// Whether a rumor has never been sent yet.
     fresh: bool,
 }
@@ -137,9 +139,28 @@ impl Piggyback {
         self.fresh = true;
     }
 
+    /// Notes what this node has to tell first-hand, for the fast path. `from` is as in
+    /// [`spread`](Piggyback::spread).
+    pub(super) fn note(&mut self, rumor: Rumor, from: Generation) {
+        let known = self.news.entry(rumor).or_insert(from);
+        *known = from.min(*known);
+    }
+
+    /// Those for whom there is news that the fast path has not taken.
+    pub(super) fn news_audiences(&self) -> BTreeSet<Audience> {
+        self.news.keys().map(|rumor| rumor.audience()).collect()
+    }
+
+    /// The news for an audience, which are the caller's to spread now.
+    pub(super) fn take_news(&mut self, audience: Audience) -> Vec<(Rumor, Generation)> {
+        let taken = self.news.extract_if(.., |rumor, _| rumor.audience() == audience);
+        taken.collect()
+    }
+
     /// Stops spreading to a scope that this node has left.
     pub(super) fn drop_scope(&mut self, scope: ScopeId) {
         self.queues.remove(&Audience::Scope(scope));
+        self.news.retain(|rumor, _| rumor.audience() != Audience::Scope(scope));
     }
 
     /// Whether something was added since the last call: worth a round at once.
@@ -326,10 +347,12 @@ mod tests {
     #[test]
     fn the_limit_grows_with_the_logarithm() {
         let lan = Config::lan();
-        assert_eq!(transmit_limit(&lan, 1), 4);
-        assert_eq!(transmit_limit(&lan, 9), 4);
-        assert_eq!(transmit_limit(&lan, 10), 8);
-        assert_eq!(transmit_limit(&lan, 1000), 16);
+        let narrow = Config { gossip_fanout: 3, ..lan.clone() };
+        assert_eq!(transmit_limit(&narrow, 1), 4);
+        assert_eq!(transmit_limit(&narrow, 9), 4);
+        assert_eq!(transmit_limit(&narrow, 10), 8);
+        assert_eq!(transmit_limit(&narrow, 1000), 16);
+        assert_eq!(transmit_limit(&lan, 1), 9, "a whole round");
         let wide = Config { gossip_fanout: 30, ..lan };
         assert_eq!(transmit_limit(&wide, 1000), 31, "a whole round");
     }

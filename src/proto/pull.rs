@@ -14,7 +14,10 @@ use std::time::Duration;
 use crate::node::NodeId;
 use crate::time::Instant;
 use crate::wire::ScopeId;
+use crate::wire::cell::Cell;
 use crate::wire::frame::{Page, Table};
+
+use super::sketch::{Decoder, Progress};
 
 /// Ranges of one session that are asked for at the same time.
 const WINDOW_RANGES: usize = 4;
@@ -40,6 +43,8 @@ pub(super) enum Purpose {
     Scope(ScopeId),
     /// The periodic comparison; `again` when it follows one that found new members.
     Repair { again: bool },
+    /// What a comparison of sketches has shown: the peer sends it unasked.
+    Push,
 }
 
 /// A part of a table, by ids.
@@ -115,6 +120,51 @@ struct Session {
     lanes: Vec<Lane>,
 }
 
+/// Peers whose symbols are being decoded at one time; those of others are ignored.
+pub(super) const MAX_DECODINGS: usize = 64;
+
+/// The sketches of peers that are being decoded.
+#[derive(Debug, Default)]
+pub(super) struct Decodings {
+    decoders: BTreeMap<NodeId, (Decoder, Instant)>,
+}
+
+impl Decodings {
+    /// Begins to decode what a peer has, of these tables. Decodings that are older than `timeout`
+    /// make room.
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        timeout: Duration,
+        peer: NodeId,
+        tables: impl IntoIterator<Item = Table>,
+    ) {
+        self.decoders.retain(|_, (_, begun)| now - *begun < timeout);
+        if self.decoders.len() < MAX_DECODINGS || self.decoders.contains_key(&peer) {
+            self.decoders.insert(peer, (Decoder::new(tables), now));
+        }
+    }
+
+    /// The number of the cell that a peer is to send next.
+    pub(super) fn next_cell(&self, peer: NodeId) -> Option<usize> {
+        Some(self.decoders.get(&peer)?.0.next_cell())
+    }
+
+    /// Takes in a peer's cells and this node's own with the same numbers.
+    pub(super) fn feed(&mut self, peer: NodeId, theirs: &[Cell], ours: &[Cell]) -> Progress {
+        let Some((decoder, _)) = self.decoders.get_mut(&peer) else { return Progress::Hopeless };
+        let progress = decoder.feed(theirs, ours);
+        if !matches!(progress, Progress::More) {
+            self.decoders.remove(&peer);
+        }
+        progress
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.decoders.len()
+    }
+}
+
 /// All sessions that this node has begun.
 #[derive(Debug, Default)]
 pub(super) struct Pulls {
@@ -159,6 +209,11 @@ impl Pulls {
     /// Whether a session for this purpose is under way.
     pub(super) fn is_for(&self, purpose: impl Fn(Purpose) -> bool) -> bool {
         self.sessions.values().any(|session| purpose(session.purpose))
+    }
+
+    /// With whom a session for this purpose is under way.
+    pub(super) fn peer_for(&self, purpose: Purpose) -> Option<NodeId> {
+        self.sessions.values().find(|it| it.purpose == purpose).map(|session| session.peer)
     }
 
     /// Whether a session with the peer is under way.

@@ -38,11 +38,12 @@ pub(super) struct Receipts {
 }
 
 impl Receipts {
-    /// Waits until `deadline` at most; false when too many wait already.
+    /// Waits for `timeout` at most, and asks whoever has not said so by `ask_at`; false when too
+    /// many wait already.
     #[must_use]
     pub(super) fn wait(
         &mut self,
-        now: Instant,
+        (now, ask_at): (Instant, Instant),
         timeout: Duration,
         token: u64,
         (scope, generation): (ScopeId, Generation),
@@ -51,7 +52,7 @@ impl Receipts {
             return false;
         }
         self.waiters.push(Waiter { token, scope, generation, deadline: now + timeout });
-        self.ask_at = Some(now);
+        self.ask_at = Some(self.ask_at.map_or(ask_at, |at| at.min(ask_at)));
         true
     }
 
@@ -134,7 +135,7 @@ mod tests {
         let (now, timeout) = (Instant::ORIGIN, Duration::from_secs(1));
         let two = Generation::from_u64(2);
         receipts.handle_has(ids[0], scope, two);
-        assert!(receipts.wait(now, timeout, 9, (scope, two)));
+        assert!(receipts.wait((now, now), timeout, 9, (scope, two)));
         assert_eq!(receipts.due_asks(now, timeout / 10, peers).len(), 3);
         assert!(receipts.due_asks(now, timeout / 10, peers).is_empty());
         receipts.handle_has(ids[0], scope, two);

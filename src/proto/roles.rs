@@ -249,6 +249,11 @@ impl RoleTable {
         self.sets.get(id).map(|listed| &*listed.set)
     }
 
+    /// The live members with their generations, to be compared.
+    pub(super) fn sketch(&self) -> &Sketch {
+        &self.sketch
+    }
+
     pub(super) fn summary(&self) -> Summary {
         self.sketch.summary()
     }

@@ -22,6 +22,10 @@ pub struct Rules {
     /// A run that rises from the dead says which generations it has reached, and is compared with
     /// at once by a few.
     pub repair_on_rise: bool,
+    /// What a node has to tell first-hand goes to everybody in a few acknowledged hops.
+    pub fast_path: bool,
+    /// Probes carry a digest of what both nodes should know, and what differs is found by a sketch.
+    pub digests: bool,
     /// What has arrived is read before timers are looked at. The driver's rule, not the protocol's.
     pub drain_first: bool,
 }
@@ -36,6 +40,8 @@ impl Rules {
         repeated_ping: true,
         self_doubt: true,
         repair_on_rise: true,
+        fast_path: true,
+        digests: true,
         drain_first: true,
     };
 }
@@ -51,6 +57,8 @@ impl Rules {
         repeated_ping: false,
         self_doubt: false,
         repair_on_rise: false,
+        fast_path: false,
+        digests: false,
         drain_first: false,
     };
 

@@ -15,6 +15,12 @@ pub(super) enum Timer {
     Relay,
     /// A suspicion becomes a verdict.
     Suspicion,
+    /// News that waited for more of them are sent.
+    News,
+    /// A hop of the fast path was not acknowledged.
+    Hop,
+    /// A report of who was reached is due.
+    Report,
     /// A gossip round.
     Gossip,
     /// A comparison with a random peer.
@@ -40,11 +46,14 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Timer; 15] = [
+    const ALL: [Timer; 18] = [
         Timer::Probe,
         Timer::ProbeTimeout,
         Timer::Relay,
         Timer::Suspicion,
+        Timer::News,
+        Timer::Hop,
+        Timer::Report,
         Timer::Gossip,
         Timer::Pull,
         Timer::PullRetry,

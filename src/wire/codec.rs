@@ -10,7 +10,7 @@ use super::cell::Cell;
 use super::frame::{Fixed, Frame, Membership, Object, Profile, RoleOp, Roles, Summary, Table};
 use super::limits::{
     MAX_BUCKETS, MAX_CELLS_PER_FRAME, MAX_FETCHES_PER_FRAME, MAX_KNOWN_PER_PULL,
-    MAX_ROLES_PER_NODE, MAX_SCOPES_PER_NODE, MAX_TABLES_PER_FRAME,
+    MAX_ROLES_PER_NODE, MAX_SCOPES_PER_NODE, MAX_TABLES_PER_FRAME, MAX_UNHEARD_PARTS,
 };
 use crate::node::{MAX_META_BYTES, NodeId};
 
@@ -179,6 +179,12 @@ pub(super) fn tables<'de, D: Deserializer<'de>>(
     } else {
         Err(D::Error::custom("tables out of order"))
     }
+}
+
+pub(super) fn unheard<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<(NodeId, NodeId)>, D::Error> {
+    limited::<_, D, MAX_UNHEARD_PARTS>(from)
 }
 
 pub(super) fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(NodeId, u64)>, D::Error> {

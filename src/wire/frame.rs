@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ScopeId;
 use super::codec::{self, exact, role_bytes};
+pub use super::compare::{
+    Buckets, Compare, Fixed, MoreSymbols, Page, Pull, Push, Same, Summary, Symbols, Table,
+};
 use crate::node::{Generation, NodeId, NodeName};
 use crate::role::Role;
 
@@ -104,6 +107,8 @@ frames! {
     5 WrongRun,
     /// I do not know you: send me your profile.
     6 Introduce,
+    /// Are you there, and do you know what I know?
+    7 Probe,
     /// I want to become a member.
     8 Join,
     /// The answer to it.
@@ -124,6 +129,10 @@ frames! {
     24 Roles,
     /// An object too large for a datagram is to be fetched in parts.
     25 Large,
+    /// Tell everybody in this range of ids.
+    28 Delegate,
+    /// So many have it.
+    29 Reached,
     /// Send me these objects.
     32 Fetch,
     /// Send me a part of this object.
@@ -140,6 +149,12 @@ frames! {
     43 Pull,
     /// It follows in this datagram, up to here.
     44 Page,
+    /// What I know, in coded symbols.
+    45 Symbols,
+    /// Send me more of them.
+    46 MoreSymbols,
+    /// What you lack follows in this datagram.
+    47 Push,
     /// Which generation of my roles have you?
     48 Ask,
     /// This one.
@@ -152,6 +167,19 @@ pub struct Ping {
     /// Repeated in the answer.
     #[serde(with = "postcard::fixint::le")]
     pub seq: u16,
+}
+
+/// A [`Ping`] of a probe round, answered alike. Who finds that the digest is not its own sends
+/// [`Symbols`] besides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Probe {
+    /// Repeated in the answer.
+    #[serde(with = "postcard::fixint::le")]
+    pub seq: u16,
+    /// Of the summaries of all tables that the two nodes share, and of `seq`, so that two that
+    /// look alike by chance do not the next time.
+    #[serde(with = "postcard::fixint::le")]
+    pub digest: u16,
 }
 
 /// Answers a [`Ping`], or passes on such an answer.
@@ -402,6 +430,41 @@ pub struct Large {
     pub version: u64,
 }
 
+/// Has the receiver tell all members in a range of ids what is in it: those of the scope whose
+/// roles it is about, or all. The receiver answers with an [`Ack`] and is then responsible for the
+/// range.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Delegate {
+    /// Repeated in the answer.
+    #[serde(with = "postcard::fixint::le")]
+    pub seq: u16,
+    /// The first id of the range.
+    pub low: NodeId,
+    /// The last id of the range.
+    pub high: NodeId,
+    /// Whether a [`Reached`] is wanted too, and how patiently: a receiver waits for those of others
+    /// for so many times what an acknowledgement takes, and gives them half of that. 0: it is not.
+    pub patience: u8,
+    /// Frames of updates, passed on as they came.
+    pub cargo: Bytes,
+}
+
+/// Tells who asked for it in a [`Delegate`] how many have what was in it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reached {
+    /// Of the [`Delegate`].
+    #[serde(with = "postcard::fixint::le")]
+    pub seq: u16,
+    /// How many have it.
+    pub count: u32,
+    /// The sum of their ids, modulo 2^64.
+    #[serde(with = "postcard::fixint::le")]
+    pub ids: u64,
+    /// Ranges of ids from which nothing was heard in time: they are not counted.
+    #[serde(deserialize_with = "codec::unheard")]
+    pub unheard: Vec<(NodeId, NodeId)>,
+}
+
 /// Asks for objects.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Fetch {
@@ -434,103 +497,6 @@ pub struct Part {
     pub offset: u32,
     /// The bytes.
     pub bytes: Bytes,
-}
-
-/// A table that nodes keep in common.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum Table {
-    /// The members of the cluster.
-    Members,
-    /// The roles of one scope.
-    Scope(ScopeId),
-}
-
-impl Table {
-    /// The table in its entries' hashes: the scope's bits, or zero.
-    pub(crate) const fn as_u64(self) -> u64 {
-        match self {
-            Table::Members => 0,
-            Table::Scope(scope) => scope.as_u64(),
-        }
-    }
-}
-
-/// A table in short: equal summaries mean equal tables.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Summary {
-    /// How many entries.
-    pub count: u32,
-    /// The exclusive-or of the entries' hashes.
-    #[serde(with = "postcard::fixint::le")]
-    pub hash: u64,
-}
-
-/// Asks for a comparison of tables.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Compare {
-    /// Repeated in the answer.
-    pub token: u32,
-    /// Whether the receiver should compare in turn when something differs.
-    pub mutual: bool,
-    /// The tables that both nodes should have, in their order, each once.
-    #[serde(deserialize_with = "codec::tables")]
-    pub tables: Vec<(Table, Summary)>,
-}
-
-/// Nothing differs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Same {
-    /// Of the comparison.
-    pub token: u32,
-}
-
-/// A table that differs: the hash of each bucket of ids, by their highest bits.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Buckets {
-    /// Of the comparison.
-    pub token: u32,
-    /// How many tables differ; each comes in a frame of its own.
-    pub of: u8,
-    /// The table.
-    pub table: Table,
-    /// One hash a bucket; a power of two of them.
-    #[serde(deserialize_with = "codec::buckets")]
-    pub hashes: Vec<Fixed>,
-}
-
-/// 64 bits in eight bytes: shorter than a varint for a hash.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Fixed(#[serde(with = "postcard::fixint::le")] pub u64);
-
-/// Asks for the entries of a range that the asker lacks or has older.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Pull {
-    /// Repeated in the answer.
-    pub token: u32,
-    /// The table.
-    pub table: Table,
-    /// The first id of the range.
-    pub low: NodeId,
-    /// The last id of the range.
-    pub high: NodeId,
-    /// The stamps of all entries that the asker has in the range.
-    #[serde(deserialize_with = "codec::known")]
-    pub known: Vec<(NodeId, u64)>,
-}
-
-/// The entries follow as frames of the same datagram.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Page {
-    /// Of the pull.
-    pub token: u32,
-    /// The table.
-    pub table: Table,
-    /// The first id of the range asked for.
-    pub low: NodeId,
-    /// The last id that was looked at.
-    pub through: NodeId,
-    /// Whether that is the end of the range.
-    pub done: bool,
 }
 
 /// Asks how much of the sender's roles in a scope the receiver has.

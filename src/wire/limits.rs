@@ -41,3 +41,6 @@ pub const MAX_NODES: usize = 131_072;
 
 /// Dead nodes that this node remembers.
 pub const MAX_DEAD: usize = 4096;
+
+/// Ranges of ids that one report names as not heard of.
+pub const MAX_UNHEARD_PARTS: usize = 32;

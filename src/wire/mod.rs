@@ -20,6 +20,7 @@
 
 pub mod cell;
 mod codec;
+mod compare;
 pub mod frame;
 pub mod limits;
 
@@ -131,6 +132,8 @@ pub(crate) enum Domain {
     Owner = 4,
     /// The cluster of a datagram and its bytes.
     Checksum = 5,
+    /// The summaries of all tables that two nodes share.
+    Digest = 6,
 }
 
 /// SipHash-1-3 under a fixed key: the same on every platform and in every version of rolecall.
@@ -328,8 +331,16 @@ pub fn decode_header(datagram: &[u8], cluster: ClusterId) -> Result<ReceivedHead
 /// # Errors
 /// Nothing of a datagram counts when any of its frames is malformed; `frames` is then empty.
 pub fn decode_frames(datagram: &[u8], frames: &mut Vec<Frame>) -> Result<(), DecodeError> {
+    decode_cargo(datagram.get(HEADER_BYTES..).unwrap_or_default(), frames)
+}
+
+/// Reads frames that stand by themselves, as in a [`Delegate`](frame::Delegate), into `frames`
+/// (cleared first).
+///
+/// # Errors
+/// As [`decode_frames`].
+pub fn decode_cargo(mut rest: &[u8], frames: &mut Vec<Frame>) -> Result<(), DecodeError> {
     frames.clear();
-    let mut rest = datagram.get(HEADER_BYTES..).unwrap_or_default();
     while !rest.is_empty() {
         match codec::take(&mut rest) {
             Ok(None) => {}

@@ -14,10 +14,12 @@ use std::net::SocketAddr;
 
 use arbitrary::Unstructured;
 use bytes::Bytes;
+use rolecall::wire::cell::{Cell, Cells};
 use rolecall::wire::frame::{
-    Ack, Alive, Ask, Boot, Buckets, Compare, Failed, Fetch, FetchPart, Fixed, Has, Incarnation,
-    Introduce, Join, JoinReply, Large, Left, Membership, Nack, Object, Page, Part, Ping, PingReq,
-    Profile, Pull, Replaced, RoleOp, Roles, Same, Summary, Suspect, Table, Verdict, WrongRun,
+    Ack, Alive, Ask, Boot, Buckets, Compare, Delegate, Failed, Fetch, FetchPart, Fixed, Has,
+    Incarnation, Introduce, Join, JoinReply, Large, Left, Membership, MoreSymbols, Nack, Object,
+    Page, Part, Ping, PingReq, Probe, Profile, Pull, Push, Reached, Replaced, RoleOp, Roles, Same,
+    Summary, Suspect, Symbols, Table, Verdict, WrongRun,
 };
 use rolecall::wire::{Frame, ScopeId};
 use rolecall::{Generation, NodeId, NodeName, Role, ScopeName};
@@ -281,9 +283,38 @@ impl Pools {
         }
     }
 
+    /// An update, as the fast path carries it; now and then something else.
+    fn carried(&self, u: &mut Unstructured<'_>) -> Frame {
+        match below(u, 8) {
+            0 => Ack { seq: self.seq(u) }.into(),
+            1 => Alive { id: self.id(u), incarnation: Self::incarnation(u) }.into(),
+            2 => {
+                Suspect { id: self.id(u), incarnation: Self::incarnation(u), by: self.id(u) }.into()
+            }
+            3 => Left { id: self.id(u) }.into(),
+            4 | 5 => self.roles(u).into(),
+            _ => self.profile(u).into(),
+        }
+    }
+
+    /// Symbols: mostly such as real ones could be.
+    fn symbols(&self, u: &mut Unstructured<'_>) -> Symbols {
+        let cell = |u: &mut Unstructured<'_>| Cell {
+            id: if one_in(u, 4) { any(u) } else { self.id(u).as_u64() },
+            scope: if one_in(u, 2) { 0 } else { Self::scope_id(u).as_u64() as u32 },
+            stamp: Self::generation(u),
+            check: any(u),
+            count: [0, 1, -1, 2, any(u)][below(u, 5)],
+        };
+        let first = [0, 0, 0, 12, any::<u8>(u).into()][below(u, 5)];
+        let cells = Cells((0..below(u, 14)).map(|_| cell(u)).collect());
+        let version = |u: &mut Unstructured<'_>| 1 + below(u, 3) as u32;
+        Symbols { own_version: version(u), your_version: version(u), first, cells }
+    }
+
     /// A frame of any kind.
     pub fn frame(&self, u: &mut Unstructured<'_>) -> Frame {
-        match below(u, 32) {
+        match below(u, 38) {
             0 => Ping { seq: self.seq(u) }.into(),
             1 => Ack { seq: self.seq(u) }.into(),
             2 => Nack { seq: self.seq(u) }.into(),
@@ -323,7 +354,23 @@ impl Pools {
             }
             28 => self.pull(u).into(),
             29 => self.page(u).into(),
-            30 => Ask { scope: Self::scope_id(u) }.into(),
+            30 => Probe { seq: self.seq(u), digest: any(u) }.into(),
+            31 => {
+                let mut cargo = Vec::new();
+                (0..below(u, 4)).for_each(|_| self.carried(u).encode(&mut cargo));
+                let (low, high) = (self.edge(u, id(1)), self.edge(u, id(u64::MAX)));
+                let (seq, patience) = (self.seq(u), [0, 0, 1, 32, any(u)][below(u, 5)]);
+                Delegate { seq, low, high, patience, cargo: cargo.into() }.into()
+            }
+            32 => {
+                let unheard = (0..below(u, 3)).map(|_| (self.id(u), self.id(u))).collect();
+                let (count, ids) = (below(u, 8) as u32, self.id(u).as_u64());
+                Reached { seq: self.seq(u), count, ids, unheard }.into()
+            }
+            33 => self.symbols(u).into(),
+            34 => MoreSymbols { first: any::<u8>(u).into() }.into(),
+            35 => Push.into(),
+            36 => Ask { scope: Self::scope_id(u) }.into(),
             _ => {
                 let generation = Generation::from_u64(Self::generation(u));
                 Has { scope: Self::scope_id(u), generation }.into()

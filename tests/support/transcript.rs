@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use rolecall::time::Instant;
 use rolecall::wire::frame::{Membership, Object, Roles, Table, Verdict};
-use rolecall::wire::{ClusterId, Frame, ScopeId, decode_frames, decode_header};
+use rolecall::wire::{ClusterId, Frame, ScopeId, decode_cargo, decode_frames, decode_header};
 use rolecall::{Event, NodeId};
 
 use super::net::{CLUSTER, Net, short};
@@ -105,6 +105,7 @@ impl Transcript {
     fn frame(&self, frame: &Frame) -> String {
         match frame {
             Frame::Ping(_) => "ping".to_owned(),
+            Frame::Probe(_) => "probe".to_owned(),
             Frame::Ack(_) => "ack".to_owned(),
             Frame::Nack(_) => "nack".to_owned(),
             Frame::PingReq(it) => format!("ping {} for me", self.run(it.target)),
@@ -144,6 +145,17 @@ impl Transcript {
     fn repair(&self, frame: &Frame) -> String {
         match frame {
             Frame::Roles(it) => self.roles(it),
+            Frame::Delegate(it) => {
+                let mut cargo = Vec::new();
+                decode_cargo(&it.cargo, &mut cargo).expect("a node's own cargo is well formed");
+                let cargo: Vec<String> = cargo.iter().map(|frame| self.frame(frame)).collect();
+                let (low, high) = (it.low.as_u64() >> 56, it.high.as_u64() >> 56);
+                format!("tell {low:02x} to {high:02x}: {}", cargo.join("; "))
+            }
+            Frame::Reached(it) => format!("{} have it", it.count),
+            Frame::Symbols(it) => format!("{} symbols from {}", it.cells.0.len(), it.first),
+            Frame::MoreSymbols(it) => format!("more symbols from {}", it.first),
+            Frame::Push(_) => "you lack".to_owned(),
             Frame::Large(it) => format!("large {}", self.object(it.object)),
             Frame::Fetch(it) => {
                 let wants = it.wants.iter();

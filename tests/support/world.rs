@@ -265,6 +265,8 @@ impl World {
         match frame {
             Frame::Ping(ping) if one_in(u, 8) => vec![Nack { seq: ping.seq }.into()],
             Frame::Ping(ping) => vec![Ack { seq: ping.seq }.into()],
+            Frame::Probe(probe) => vec![Ack { seq: probe.seq }.into()],
+            Frame::Delegate(delegate) => vec![Ack { seq: delegate.seq }.into()],
             Frame::PingReq(request) => vec![Ack { seq: request.seq }.into()],
             Frame::Join(join) => {
                 let verdict = match below(u, 6) {
@@ -416,6 +418,8 @@ impl World {
         for frame in &frames {
             match frame {
                 Frame::Ping(ping) => self.pools.note(ping.seq.into()),
+                Frame::Probe(probe) => self.pools.note(probe.seq.into()),
+                Frame::Delegate(delegate) => self.pools.note(delegate.seq.into()),
                 Frame::PingReq(request) => self.pools.note(request.seq.into()),
                 Frame::Join(join) => self.pools.note(join.seq.into()),
                 Frame::Compare(compare) => self.pools.note(compare.token),

@@ -4,12 +4,13 @@ use bytes::Bytes;
 
 use super::super::goodbye::Goodbye;
 use super::super::piggyback::Rumor;
+use super::super::pull::Purpose;
 use super::super::roles::RoleSet;
 use super::super::timer::Timer;
 use super::super::{Command, CommandError, Phase, Protocol};
 use crate::config::Config;
 use crate::error::{MetaError, RoleError, ScopeError};
-use crate::node::{MAX_META_BYTES, ScopeName};
+use crate::node::{Generation, MAX_META_BYTES, ScopeName};
 use crate::role::Role;
 use crate::wire::ScopeId;
 use crate::wire::frame::{Membership, Object};
@@ -30,9 +31,11 @@ impl Protocol {
             Command::Leave => self.leave(),
             Command::Reconfigure(config) => self.reconfigure(*config)?,
             Command::Deliver { token, scope, generation } => {
-                let wanted = (ScopeId::of(&scope), generation);
+                let id = ScopeId::of(&scope);
+                let ask_at = self.now + self.gather(id);
+                let wanted = (id, generation);
                 let timeout = self.config.pull_timeout;
-                if !self.receipts.wait(self.now, timeout, token, wanted) {
+                if !self.receipts.wait((self.now, ask_at), timeout, token, wanted) {
                     return Err(CommandError::Busy);
                 }
             }
@@ -88,7 +91,7 @@ impl Protocol {
     fn change_roles(&mut self, scope: ScopeId, roles: Vec<Role>, held: bool) {
         let before = self.roles.own_generation(scope);
         if let Some(difference) = self.roles.change_own(scope, roles.into_iter(), held) {
-            self.piggyback.spread(Rumor::Roles(self.local, scope), before, None);
+            self.news(Rumor::Roles(self.local, scope), before);
             self.show(self.local, scope, difference);
             if self.members.peers().is_empty() {
                 // Nobody has seen this version of the profile: it may still say more.
@@ -132,8 +135,8 @@ impl Protocol {
             run.version += 1;
             run.scopes.clone_from(&scopes);
         });
-        self.tell(Rumor::Profile(self.local), None);
-        if self.phase == Phase::Joining {
+        self.news(Rumor::Profile(self.local), Generation::ZERO);
+        if self.pulls.is_for(|purpose| purpose == Purpose::Join) {
             // The first pull goes on to the scopes when the members are here.
             return;
         }
@@ -192,9 +195,10 @@ impl Protocol {
     }
 
     fn leave(&mut self) {
-        let times = (self.config.leave_timeout, self.config.probe_timeout / 2);
-        let seq = self.detector.take_seq();
-        self.goodbye = Some(Goodbye::new(self.now, seq, self.members.peers(), times));
+        self.goodbye = Some(Goodbye::new(self.now + self.config.leave_timeout));
+        // What is pending goes first, and does not wait for more.
+        self.last_launch = None;
+        self.launch_news();
     }
 
     fn reconfigure(&mut self, config: Config) -> Result<(), CommandError> {

@@ -4,11 +4,13 @@ use super::super::Protocol;
 use super::super::clash::MAX_CLASHES;
 use super::super::detector::MAX_RELAYS;
 use super::super::fetch::{MAX_ASSEMBLIES, MAX_WANTS};
+use super::super::gather::MAX_GATHERINGS;
 use super::super::join::MAX_CONTACTS;
 use super::super::members::{Member, State};
-use super::super::pull::MAX_SESSIONS;
+use super::super::pull::{MAX_DECODINGS, MAX_SESSIONS};
 use super::super::receipt::MAX_WAITERS;
 use super::super::roles::RoleSet;
+use super::super::spread::MAX_HOPS;
 use super::joining::MAX_WELCOMED;
 use super::scopes::MAX_CACHED_OBJECTS;
 use super::send::MAX_OUTGOING;
@@ -132,13 +134,16 @@ impl Protocol {
     }
 
     /// Everything that is kept for others, with its limit.
-    pub fn queues(&self) -> [Queue; 14] {
+    pub fn queues(&self) -> [Queue; 17] {
         let queue = |name, len, limit| Queue { name, len, limit };
         [
             queue("datagrams", self.outgoing.len(), MAX_OUTGOING),
             queue("wants", self.fetches.len(), MAX_WANTS),
             queue("assemblies", self.fetches.assemblies(), MAX_ASSEMBLIES),
             queue("pull sessions", self.pulls.len(), MAX_SESSIONS),
+            queue("decodings", self.decoding.len(), MAX_DECODINGS),
+            queue("hops", self.hops.len(), MAX_HOPS),
+            queue("gatherings", self.gatherings.len(), MAX_GATHERINGS),
             queue("contacts", self.joins.len(), MAX_CONTACTS),
             queue("welcomed", self.welcomed.len(), MAX_WELCOMED),
             queue("clashes", self.clashes.len(), MAX_CLASHES),

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 
 use super::super::clash::{Claimant, Standing};
 use super::super::members::State;
+use super::super::piggyback::Rumor;
 use super::super::pull::{Purpose, Range};
 use super::super::{Outcome, Phase, Protocol};
 use super::Origin;
-use crate::node::NodeId;
+use crate::node::{Generation, NodeId};
 use crate::wire::Frame;
-use crate::wire::frame::{Boot, Join, JoinReply, Left, Object, Table, Verdict};
+use crate::wire::frame::{Boot, Join, JoinReply, Object, Table, Verdict};
 
 /// Ranges into which the first pull is split, so that several are pulled side by side.
 const FIRST_PULL_RANGES: u64 = 8;
@@ -180,11 +181,25 @@ impl Protocol {
                 if self.phase == Phase::Synced && !self.members.peers().is_empty() {
                     self.begin_compare(origin.id, Purpose::Repair { again: false });
                 } else if self.phase != Phase::Joining {
+                    self.introduce_to_all();
                     self.begin_first_pull(origin.id);
                 }
             }
         }
         self.send_joins();
+    }
+
+    /// Tells everybody of this node and its roles, as yet through the seed alone.
+    fn introduce_to_all(&mut self) {
+        if !self.rules.fast_path {
+            // The seed passes on whom it lets in.
+            return;
+        }
+        self.news(Rumor::Profile(self.local), Generation::ZERO);
+        let scopes: Vec<_> = self.roles.scopes().map(|(scope, _)| scope).collect();
+        for scope in scopes {
+            self.news(Rumor::Roles(self.local, scope), Generation::ZERO);
+        }
     }
 
     /// Start stamps never fall back, whatever the clock says.
@@ -243,10 +258,5 @@ impl Protocol {
             self.phase = Phase::Synced;
             self.outcomes.push_back(Outcome::Synced);
         }
-    }
-
-    /// A goodbye of this node, as the others hear it.
-    pub(super) fn farewell(&self) -> Frame {
-        Left { id: self.local }.into()
     }
 }

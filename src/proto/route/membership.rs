@@ -13,7 +13,8 @@ use super::super::suspicion::{Accused, Suspicion};
 use super::Origin;
 use crate::event::{DownReason, Event, Evidence, Sight, Witness};
 use crate::node::{Generation, Node, NodeId};
-use crate::wire::frame::{Alive, Incarnation, Membership, Object, Ping, Profile};
+use crate::wire::Frame;
+use crate::wire::frame::{Alive, Incarnation, Membership, Object, Ping, Profile, Push};
 
 /// About so many of those who hear that a run is alive after all compare themselves with it.
 const RISE_COMPARISONS: usize = 3;
@@ -182,13 +183,29 @@ impl Protocol {
                     self.accuse(Some(origin), (id, claim.1), by);
                 }
             }
-            (State::Failed, State::Alive) if origin.pulled.is_some() => self.knock(id),
+            (held, State::Alive) if !held.is_live() && origin.pulled.is_some() => {
+                if held == State::Failed {
+                    self.knock(id);
+                }
+                // Who holds it alive hears that it is dead here.
+                if origin.pulled == Some(Purpose::Push)
+                    && let Some(claim) = self.claim_frame(id)
+                {
+                    let mut payload = Vec::new();
+                    Frame::from(Push).encode(&mut payload);
+                    claim.encode(&mut payload);
+                    self.send_payload(origin.addr, Some(origin.id), payload);
+                }
+            }
             _ => {}
         }
     }
 
     /// Starts to spread what is not about roles.
     pub(super) fn tell(&mut self, rumor: Rumor, origin: Option<Origin>) {
+        if origin.is_some_and(|origin| origin.spread) {
+            return;
+        }
         let teller = origin.map(|origin| (origin.id, self.now));
         self.piggyback.spread(rumor, Generation::ZERO, teller);
     }
@@ -205,6 +222,8 @@ impl Protocol {
             self.counters.plain.suspicions += 1;
             tracing::debug!(node = %id, by = %by, "suspected");
             self.accuse(origin, (id, incarnation.unwrap_or_default()), by);
+        } else if self.is_first_hand(origin, (id, by), (from, to)) {
+            self.news(Rumor::State(id), Generation::ZERO);
         } else {
             self.tell(Rumor::State(id), origin);
         }
@@ -230,6 +249,24 @@ impl Protocol {
         }
     }
 
+    /// Whether a change of state is this node's to tell. Others reach the same verdict from the
+    /// suspicion that they know of too; a run that comes back tells all whom it knows, which may
+    /// not be those who know this node.
+    fn is_first_hand(
+        &self,
+        origin: Option<Origin>,
+        (id, by): (NodeId, NodeId),
+        (from, to): (State, State),
+    ) -> bool {
+        match origin {
+            None => match to {
+                State::Replaced => self.welcomed.contains_key(&by),
+                _ => by == self.local,
+            },
+            Some(origin) => origin.id == id && !origin.spread && !from.is_live() && to.is_live(),
+        }
+    }
+
     /// A run that was held dead is alive: it is shown with the roles that were known of it. What
     /// changed since, it says itself ([`Protocol::return_to_life`]).
     fn rise(&mut self, id: NodeId) {
@@ -250,7 +287,7 @@ impl Protocol {
         let own = |(scope, _)| (scope, self.roles.own_generation(scope));
         let reached: Vec<_> = self.roles.scopes().map(own).collect();
         for (scope, generation) in reached {
-            self.piggyback.spread(Rumor::Roles(self.local, scope), generation, None);
+            self.news(Rumor::Roles(self.local, scope), generation);
         }
         if self.members.live(origin.id).is_some() && !self.pulls.is_with(origin.id) {
             self.begin_compare(origin.id, Purpose::Repair { again: false });
@@ -327,9 +364,10 @@ impl Protocol {
         let alive = self.members.live_count();
         let id = about.0;
         match self.suspicions.accuse(self.now, &self.config, alive, about, by) {
-            Accused::New | Accused::Confirmed => {
-                self.tell(Rumor::Suspicion(id, by), origin);
+            Accused::New | Accused::Confirmed if by == self.local => {
+                self.news(Rumor::Suspicion(id, by), Generation::ZERO);
             }
+            Accused::New | Accused::Confirmed => self.tell(Rumor::Suspicion(id, by), origin),
             Accused::Known => {}
         }
     }
@@ -339,7 +377,13 @@ impl Protocol {
         let Some(member) = self.members.live(id) else { return };
         let incarnation = member.incarnation;
         let local = self.local;
-        let origin = Origin { id: local, addr: self.local().addr(), member: true, pulled: None };
+        let origin = Origin {
+            id: local,
+            addr: self.local().addr(),
+            member: true,
+            pulled: None,
+            spread: false,
+        };
         self.hear_claim(origin, id, (State::Suspect, incarnation), Some(local));
     }
 
@@ -369,7 +413,7 @@ impl Protocol {
                     self.members.update_local(|member| member.incarnation = incarnation);
                     self.health.saw(Sign::Refuted);
                     self.counters.plain.refutations += 1;
-                    self.tell(Rumor::State(self.local), None);
+                    self.news(Rumor::State(self.local), Generation::ZERO);
                     tracing::debug!(by = ?by, "refuted a suspicion of this node");
                     if claim.0 == State::Failed && self.rules.repair_on_rise {
                         self.return_to_life(origin);

@@ -13,9 +13,11 @@ mod joining;
 mod membership;
 mod names;
 mod receive;
+mod reconcile;
 mod repair;
 mod scopes;
 mod send;
+mod spread;
 mod timeouts;
 
 use std::net::SocketAddr;
@@ -32,6 +34,7 @@ pub(super) use counters::Counters;
 pub use inspect::{Digest, Queue, RunState, Sighting};
 pub(super) use scopes::PartCache;
 pub(super) use send::Outgoing;
+pub(super) use spread::Cargo;
 
 /// Where a frame comes from.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +45,8 @@ struct Origin {
     member: bool,
     /// Whether the frame answers a pull, and of which kind.
     pulled: Option<Purpose>,
+    /// Whether the frame came on the fast path, which passes it on.
+    spread: bool,
 }
 
 impl Origin {

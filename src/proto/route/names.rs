@@ -102,7 +102,8 @@ impl Protocol {
         let id = profile.id;
         // Of a name that has a live run again, the failed ones cannot come back. But it has to have
         // proved that it lives: it may be an echo, and a failed one only be cut off.
-        if self.has_proved(id, profile.addr) {
+        let proven = self.has_proved(id, profile.addr);
+        if proven {
             let failed = self.members.failed().into_iter();
             let namesakes = failed.filter(|other| {
                 self.members.find(*other).is_some_and(|it| it.node.name() == &*profile.name)
@@ -118,11 +119,14 @@ impl Protocol {
         }
         self.welcomed.remove(&id);
         self.fetches.settle(Object::Profile(id), u64::from(profile.version));
-        if origin.is_news() {
+        // Who has just been let in tells the others itself.
+        let tells_itself = proven && origin.id == id && self.rules.fast_path;
+        if origin.is_news() && !tells_itself {
             self.tell(Rumor::Profile(id), Some(origin));
         }
         self.enter(Some(origin), id);
-        if self.phase == Phase::Alone {
+        // Whom it only hears of need not know this node, and would not answer.
+        if self.phase == Phase::Alone && !origin.spread {
             self.begin_first_pull(id);
         }
     }
@@ -203,7 +207,10 @@ impl Protocol {
         match (state, profile) {
             (None, Some(profile)) => {
                 let (id, addr) = (challenger.id, challenger.addr);
-                self.admit(Origin { id, addr, member: false, pulled: None }, &profile);
+                self.admit(
+                    Origin { id, addr, member: false, pulled: None, spread: false },
+                    &profile,
+                );
             }
             // It learns that it is held dead, and refutes that.
             (Some(State::Failed), _) => self.knock(challenger.id),

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use super::super::detector::Acked;
 use super::super::members::State;
+use super::super::pull::Purpose;
+use super::super::spread::Part;
 use super::super::{Phase, Protocol};
 use super::Origin;
 use crate::wire::frame::{Ack, Incarnation, Introduce, Nack, Ping, PingReq, WrongRun};
@@ -69,7 +71,8 @@ impl Protocol {
         if member {
             self.members.heard(self.now, header.from);
         }
-        let mut origin = Origin { id: header.from, addr: from, member, pulled: None };
+        let mut origin =
+            Origin { id: header.from, addr: from, member, pulled: None, spread: false };
         for frame in frames {
             if !self.receive_frame(&mut origin, frame) || self.phase == Phase::Stopped {
                 break;
@@ -82,7 +85,8 @@ impl Protocol {
     /// be believed.
     fn receive_frame(&mut self, origin: &mut Origin, frame: &Frame) -> bool {
         match frame {
-            Frame::Ping(ping) => self.receive_ping(*origin, *ping),
+            Frame::Ping(ping) => self.receive_ping(*origin, ping.seq, None),
+            Frame::Probe(probe) => self.receive_ping(*origin, probe.seq, Some(probe.digest)),
             Frame::Ack(ack) => self.receive_ack(*origin, *ack),
             Frame::Nack(nack) => self.detector.handle_nack(origin.id, nack.seq),
             Frame::PingReq(request) => self.receive_ping_req(*origin, *request),
@@ -97,6 +101,9 @@ impl Protocol {
             | Frame::Left(_)
             | Frame::Replaced(_)
             | Frame::Roles(_) => self.receive_rumor(*origin, frame),
+            Frame::Reached(reached) if origin.member => self.gatherings.handle_report(reached),
+            Frame::Reached(_) => self.counters.plain.dropped.stranger += 1,
+            Frame::Delegate(delegate) => self.receive_delegate(*origin, delegate),
             Frame::Large(large) => self.receive_large(*origin, *large),
             Frame::Part(part) => self.receive_part(*origin, part),
             Frame::FetchPart(fetch) => self.receive_fetch_part(*origin, *fetch),
@@ -106,7 +113,16 @@ impl Protocol {
             Frame::Same(same) => self.pulls.handle_same(origin.id, same.token),
             Frame::Buckets(buckets) => self.receive_buckets(*origin, buckets),
             Frame::Has(has) => self.receipts.handle_has(origin.id, has.scope, has.generation),
-            Frame::Fetch(_) | Frame::Compare(_) | Frame::Pull(_) | Frame::Ask(_) => {
+            Frame::Push(_) => {
+                // Only what a member tells is believed of others.
+                origin.pulled = origin.member.then_some(Purpose::Push);
+            }
+            Frame::Symbols(symbols) => self.receive_symbols(*origin, symbols),
+            Frame::Fetch(_)
+            | Frame::Compare(_)
+            | Frame::MoreSymbols(_)
+            | Frame::Pull(_)
+            | Frame::Ask(_) => {
                 self.receive_request(*origin, frame);
             }
         }
@@ -115,7 +131,7 @@ impl Protocol {
 
     /// What somebody tells of a run. A run that is not even in the table may speak for itself only:
     /// who cannot name a run of this cluster cannot tell of others.
-    fn receive_rumor(&mut self, origin: Origin, frame: &Frame) {
+    pub(super) fn receive_rumor(&mut self, origin: Origin, frame: &Frame) {
         let known = self.members.find(origin.id).is_some();
         let hear = |protocol: &mut Protocol, id, state, incarnation, by| {
             let itself = id == origin.id || (id == protocol.local && state != State::Replaced);
@@ -153,6 +169,7 @@ impl Protocol {
         match frame {
             Frame::Fetch(fetch) => self.receive_fetch(origin, fetch),
             Frame::Compare(compare) => self.receive_compare(origin, compare),
+            Frame::MoreSymbols(more) => self.receive_more_symbols(origin, *more),
             Frame::Pull(pull) => self.receive_pull(origin, pull),
             Frame::Ask(ask) => self.receive_ask(origin, *ask),
             _ => unreachable!("the caller passes requests only"),
@@ -161,7 +178,7 @@ impl Protocol {
 
     /// Anybody may ask whether this node is there. Whoever it does not know is asked in turn who
     /// it is; whoever has lost its name hears of that instead.
-    fn receive_ping(&mut self, origin: Origin, ping: Ping) {
+    fn receive_ping(&mut self, origin: Origin, seq: u16, digest: Option<u16>) {
         let known = self.members.find(origin.id);
         if known.is_some_and(|member| member.state == State::Replaced) {
             if let Some(frame) = self.claim_frame(origin.id) {
@@ -170,22 +187,29 @@ impl Protocol {
             return;
         }
         let mut payload = Vec::new();
-        Frame::from(Ack { seq: ping.seq }).encode(&mut payload);
+        Frame::from(Ack { seq }).encode(&mut payload);
         if known.is_none() {
             Frame::from(Introduce).encode(&mut payload);
+        }
+        if let Some(digest) = digest {
+            self.answer_digest(origin, (seq, digest), &mut payload);
         }
         self.send_payload(origin.addr, Some(origin.id), payload);
     }
 
     fn receive_ack(&mut self, origin: Origin, ack: Ack) {
-        match self.detector.handle_ack(origin.id, ack.seq) {
-            Acked::Round(target) => self.probe_answered(target),
+        match self.detector.handle_ack(self.now, origin.id, ack.seq) {
+            Acked::Round { target, round_trip } => {
+                if let Some(round_trip) = round_trip {
+                    self.hops.measured(round_trip);
+                }
+                self.probe_answered(target);
+            }
             Acked::Relay(relay) => self.send_to(relay.origin, Ack { seq: relay.origin_seq }),
             Acked::Nothing => {}
         }
-        if let Some(goodbye) = &mut self.goodbye {
-            goodbye.handle_ack(origin.id, ack.seq);
-        }
+        // An acknowledged hop is somebody else's to see through.
+        let _: Option<Part> = self.hops.handle_ack(self.now, origin.id, ack.seq);
         self.clash_answered(origin.id, ack.seq);
     }
 

@@ -38,6 +38,10 @@ impl Protocol {
         if self.phase != Phase::Synced {
             return;
         }
+        if self.last_compared.is_some_and(|at| self.now - at < self.config.pull_interval) {
+            // Probes have seen to it.
+            return;
+        }
         let peers = self.members.peers();
         let pulls = &self.pulls;
         let peer = Protocol::choose(&mut self.rng, peers, 1, |id| !pulls.is_with(id));
@@ -73,11 +77,11 @@ impl Protocol {
     }
 
     /// The scopes that both this node and a peer are in.
-    fn common_scopes(&self, peer: NodeId) -> Vec<ScopeId> {
+    pub(super) fn common_scopes(&self, peer: NodeId) -> Vec<ScopeId> {
         self.shared_memberships(peer).iter().map(|membership| membership.scope).collect()
     }
 
-    fn summary(&self, table: Table) -> Option<Summary> {
+    pub(super) fn summary(&self, table: Table) -> Option<Summary> {
         match table {
             Table::Members => Some(self.members.summary()),
             Table::Scope(scope) => Some(self.roles.table(scope)?.summary()),
@@ -93,6 +97,11 @@ impl Protocol {
         let differing: Vec<Table> =
             compare.tables.iter().filter(differs).map(|(table, _)| *table).collect();
         if differing.is_empty() {
+            let scopes = compare.tables.iter().filter_map(|(table, _)| match table {
+                Table::Members => None,
+                Table::Scope(scope) => Some(*scope),
+            });
+            self.note_agreement(origin.id, scopes.collect(), &[]);
             return self.send(origin.addr, Some(origin.id), Same { token: compare.token });
         }
         let of = u8::try_from(differing.len()).expect("a frame has at most 64 tables");
@@ -125,7 +134,7 @@ impl Protocol {
     }
 
     /// The live entries of a range of a table, with their stamps.
-    fn entries(&self, range: Range) -> Vec<(NodeId, u64)> {
+    pub(super) fn entries(&self, range: Range) -> Vec<(NodeId, u64)> {
         match range.table {
             Table::Members => {
                 let live = self.members.range(range.low, range.high);
@@ -180,7 +189,7 @@ impl Protocol {
                     // New members bring new entries of scopes.
                     self.compare(ended.peer, Purpose::Repair { again: true }, false);
                 }
-                Purpose::Repair { .. } => {}
+                Purpose::Repair { .. } | Purpose::Push => {}
             }
         }
     }
@@ -195,7 +204,18 @@ impl Protocol {
             high = known[most - 1].0;
             self.pulls.shorten(ask, high);
         }
-        self.send_to(ask.peer, Pull { token: ask.token, table, low, high, known });
+        let mut payload = Vec::new();
+        let purpose = self.pulls.purpose(ask.peer, ask.token);
+        if matches!(purpose, Some(Purpose::Scope(_))) {
+            // It answers only to those whom it knows to be in the scope.
+            self.encode_local(&mut payload);
+        }
+        let pull = Frame::from(Pull { token: ask.token, table, low, high, known });
+        if !pull.encode_within(self.payload_room(), &mut payload) {
+            self.send_payload_to(ask.peer, std::mem::take(&mut payload));
+            pull.encode(&mut payload);
+        }
+        self.send_payload_to(ask.peer, payload);
     }
 
     /// A peer pulls a range of a table: one datagram of what it lacks.

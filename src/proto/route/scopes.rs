@@ -1,6 +1,7 @@
 //! Roles on their way: deltas, gaps, objects in parts, receipts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -15,6 +16,7 @@ use crate::node::{Generation, NodeId, Nodes};
 use crate::wire::frame::{
     Ask, Fetch, FetchPart, Has, Large, Membership, Object, Part, Roles, Table,
 };
+use crate::wire::limits::MAX_FETCHES_PER_FRAME;
 use crate::wire::{Frame, HEADER_BYTES, ScopeId};
 
 /// Encoded objects that are kept while they are fetched in parts.
@@ -22,6 +24,10 @@ pub(super) const MAX_CACHED_OBJECTS: usize = 4;
 
 /// Bytes of a part's frame around its payload, at most.
 const PART_OVERHEAD_BYTES: usize = 64;
+
+/// Bytes of a fetch's frame around its wants, and of a want, at most.
+const FETCH_FRAME_BYTES: usize = 8;
+const WANT_BYTES: usize = 27;
 
 /// Ranges into which the pull of a scope just joined is split.
 const SCOPE_PULL_RANGES: u64 = 4;
@@ -50,7 +56,7 @@ impl Protocol {
         match self.roles.merge(roles) {
             Merged::Changed { from, difference } => {
                 self.counters.plain.deltas += 1;
-                if origin.is_news() {
+                if origin.is_news() && !origin.spread {
                     let teller = Some((origin.id, self.now));
                     self.piggyback.spread(Rumor::Roles(roles.id, roles.scope), from, teller);
                 }
@@ -130,7 +136,16 @@ impl Protocol {
             Some(origin) => self.source_in_scope(origin, id, membership.scope),
             None => Source { id, addr: owner.node.addr() },
         };
-        self.fetch(Object::Roles(id, membership.scope), least, source);
+        let object = Object::Roles(id, membership.scope);
+        if origin.is_some_and(|origin| origin.spread) {
+            // They are on their way.
+            return self.fetches.want_later(
+                self.now + self.config.gossip_interval,
+                (object, least),
+                source,
+            );
+        }
+        self.fetch(object, least, source);
     }
 
     /// Wants an object at `least` that version, from `source` first.
@@ -190,8 +205,22 @@ impl Protocol {
     /// Fetches that are overdue.
     pub(super) fn retry_fetches(&mut self) {
         let retry = self.health.scale(self.config.probe_timeout);
+        // What is wanted of one node goes into one datagram, or few.
+        let mut together: BTreeMap<(NodeId, SocketAddr), Vec<(Object, u64)>> = BTreeMap::new();
         for request in self.fetches.handle_timeout(self.now, retry) {
-            self.request(request);
+            match request {
+                Request::Whole { source, object } => {
+                    let want = (object, self.known_version(object));
+                    together.entry((source.id, source.addr)).or_default().push(want);
+                }
+                other => self.request(other),
+            }
+        }
+        let fitting = (self.payload_room() - FETCH_FRAME_BYTES) / WANT_BYTES;
+        for ((id, addr), wants) in together {
+            for wants in wants.chunks(fitting.min(MAX_FETCHES_PER_FRAME)) {
+                self.send(addr, Some(id), Fetch { wants: wants.to_vec() });
+            }
         }
     }
 
@@ -323,12 +352,6 @@ impl Protocol {
             Protocol::choose(&mut self.rng, table.peers(), 1, |_| true).first().copied()
         });
         let Some(peer) = peer else { return };
-        // It answers only to those whom it knows to be in the scope.
-        if let Some(addr) = self.addr_of(peer) {
-            let mut payload = Vec::new();
-            self.encode_local(&mut payload);
-            self.send_payload(addr, Some(peer), payload);
-        }
         let timeout = self.config.pull_timeout;
         let ranges = Range::split(Table::Scope(scope), SCOPE_PULL_RANGES);
         if self.pulls.begin(self.now, timeout, (peer, Purpose::Scope(scope)), ranges).is_some() {

@@ -66,6 +66,14 @@ impl Protocol {
         }
     }
 
+    /// Sends frames that were encoded before to a run that is in the table, or has welcomed this
+    /// node.
+    pub(super) fn send_payload_to(&mut self, id: NodeId, payload: Vec<u8>) {
+        if let Some(addr) = self.addr_of(id) {
+            self.send_payload(addr, Some(id), payload);
+        }
+    }
+
     /// Where a run is reached.
     pub(super) fn addr_of(&self, id: NodeId) -> Option<SocketAddr> {
         let member = self.members.find(id).map(|member| member.node.addr());
@@ -209,6 +217,14 @@ fn claim_frame(members: &Members, suspicions: &Suspicions, id: NodeId) -> Option
 }
 
 impl Protocol {
+    /// What a rumor says now; `None` when there is nothing left to say.
+    pub(super) fn news_frame(&self, rumor: Rumor, from: Generation) -> Option<Frame> {
+        match rumor {
+            Rumor::Roles(id, scope) => Some(self.roles.delta(scope, id, from)?.into()),
+            _ => rumor_frame(self.local, &self.members, &self.suspicions, rumor),
+        }
+    }
+
     /// What is claimed of a run, as a frame about it.
     pub(super) fn claim_frame(&self, id: NodeId) -> Option<Frame> {
         claim_frame(&self.members, &self.suspicions, id)

@@ -3,19 +3,20 @@
 use rand::RngExt;
 
 use super::super::detector::Ended;
-use super::super::goodbye::{Goodbye, Progress};
 use super::super::health::Sign;
 use super::super::piggyback::{Audience, transmit_limit};
 use super::super::timer::Timer;
 use super::super::{Outcome, Phase, Protocol};
 use crate::node::NodeId;
 use crate::time::Instant;
-use crate::wire::Frame;
-use crate::wire::frame::{Ping, PingReq};
+use crate::wire::frame::{Ping, PingReq, Probe};
 
 /// A round of gossip about fresh news waits at most this share of the gossip interval for more of
 /// them, so that bursts share datagrams.
 const FRESH_SHARE: u32 = 20;
+
+/// News wait at most this share of the gossip interval for more of them.
+const NEWS_SHARE: u32 = 100;
 
 /// The first pause between attempts of a lonely node to reach a seed, as a share of
 /// `reconnect_interval`; it doubles up to that.
@@ -41,6 +42,7 @@ impl Protocol {
             Timer::ProbeTimeout => self.ask_helpers(),
             Timer::Relay => self.nack_due(),
             Timer::Suspicion => self.pass_verdicts(),
+            Timer::Hop => self.retry_hops(),
             Timer::Gossip => self.gossip(),
             Timer::Pull => {
                 self.compare_with_someone();
@@ -55,7 +57,7 @@ impl Protocol {
             }
             Timer::Announce => self.announce_overdue(),
             // These are looked after in `settle`, whatever the input was.
-            Timer::PullRetry | Timer::Leave | Timer::Receipt => {}
+            Timer::PullRetry | Timer::Leave | Timer::Receipt | Timer::News | Timer::Report => {}
             Timer::Purge => self.forget_the_dead(),
         }
     }
@@ -66,17 +68,21 @@ impl Protocol {
             return;
         }
         self.progress_pulls();
+        self.progress_reports();
         self.progress_receipts();
         self.progress_goodbye();
         while let Some((token, count)) = self.joins.take_answered(self.now) {
             self.outcomes.push_back(Outcome::Answered { token, count });
         }
+        self.launch_news();
         if self.piggyback.take_fresh() {
             let due = self.gossip_due();
             self.timers.set_earlier(Timer::Gossip, due);
         }
         let retention = self.config.dead_retention;
         let timers = &mut self.timers;
+        timers.set(Timer::Report, self.gatherings.next_deadline());
+        timers.set(Timer::Hop, self.hops.next_deadline());
         timers.set(Timer::Relay, self.detector.next_relay_deadline());
         timers.set(Timer::Suspicion, self.suspicions.next_deadline());
         timers.set(Timer::PullRetry, self.pulls.next_deadline());
@@ -84,7 +90,13 @@ impl Protocol {
         timers.set(Timer::Join, self.joins.next_deadline());
         timers.set(Timer::Clash, self.clashes.next_deadline());
         timers.set(Timer::Announce, self.announcing.next());
-        timers.set(Timer::Leave, self.goodbye.as_ref().map(Goodbye::next_deadline));
+        timers.set(
+            Timer::Leave,
+            self.goodbye.as_ref().map(|goodbye| {
+                let soon = self.now + self.config.gossip_interval / NEWS_SHARE;
+                if goodbye.told { goodbye.deadline } else { soon.min(goodbye.deadline) }
+            }),
+        );
         timers.set(Timer::Receipt, self.receipts.next_deadline());
         timers.set(Timer::Purge, self.members.next_forget(self.now, retention));
     }
@@ -98,6 +110,12 @@ impl Protocol {
         }
         let pause = interval / FRESH_SHARE;
         self.last_gossip.map_or(self.now, |last| self.now.max(last + pause))
+    }
+
+    /// When news that wait now are sent: at once, but for a pause in which others may join them.
+    pub(super) fn news_due(&self) -> Instant {
+        let pause = self.config.gossip_interval / NEWS_SHARE;
+        self.last_launch.map_or(self.now, |last| self.now.max(last + pause))
     }
 
     /// Ends a probe round and begins the next (SWIM, section 3.1).
@@ -115,9 +133,15 @@ impl Protocol {
             }
             self.suspect(target);
         }
-        if let Some((target, seq)) = self.detector.begin_round(&mut self.rng) {
+        if let Some((target, seq)) = self.detector.begin_round(self.now, &mut self.rng) {
             self.counters.plain.probes += 1;
-            self.send_to(target, Ping { seq });
+            match self.digest_with(target, seq) {
+                Some(digest) => {
+                    self.last_compared = Some(self.now);
+                    self.send_to(target, Probe { seq, digest });
+                }
+                None => self.send_to(target, Ping { seq }),
+            }
             let timeout = self.health.scale(self.config.probe_timeout);
             self.timers.set(Timer::ProbeTimeout, Some(self.now + timeout));
         }
@@ -224,26 +248,20 @@ impl Protocol {
         }
     }
 
-    /// Says goodbye to those who have not acknowledged it.
+    /// Says goodbye to everybody, and stops when that has arrived.
     fn progress_goodbye(&mut self) {
-        let Some(goodbye) = &mut self.goodbye else { return };
-        let seq = goodbye.seq;
-        match goodbye.progress(self.now) {
-            Progress::Wait => {}
-            Progress::Tell(peers) => {
-                for id in peers {
-                    let Some(addr) = self.addr_of(id) else { continue };
-                    let mut payload = Vec::new();
-                    // The ping is what asks for an acknowledgement.
-                    Frame::from(Ping { seq }).encode(&mut payload);
-                    self.farewell().encode(&mut payload);
-                    self.send_payload(addr, Some(id), payload);
-                }
-            }
-            Progress::Over { unheard } => {
-                self.outcomes.push_back(Outcome::Left { unheard });
-                self.phase = Phase::Stopped;
-            }
+        let Some(mut goodbye) = self.goodbye.take() else { return };
+        goodbye.told = goodbye.told || self.tell_goodbye();
+        if !goodbye.is_over(self.now, self.hops.len()) {
+            self.goodbye = Some(goodbye);
+            return;
         }
+        let unheard = if goodbye.told {
+            goodbye.unheard + self.peers_unheard()
+        } else {
+            self.members.peers().len()
+        };
+        self.outcomes.push_back(Outcome::Left { unheard });
+        self.phase = Phase::Stopped;
     }
 }

@@ -38,7 +38,9 @@ use crate::node::{NodeId, NodeName, ScopeName};
 use crate::proto::{Outcome, Protocol, Sighting};
 use crate::time::Instant;
 use crate::view::ClusterView;
-use crate::wire::{ClusterId, ScopeId, decode_frames, decode_header, frame::Summary};
+use crate::wire::{
+    ClusterId, Frame, ScopeId, decode_cargo, decode_frames, decode_header, frame::Summary,
+};
 
 pub use convergence::{Convergence, Disagreement};
 pub use queues::Queues;
@@ -266,9 +268,17 @@ impl Checks {
             let what = "a datagram that the node itself could not read".to_string();
             return insist(at, host, Isolation::NAME, Err(what));
         };
+        let mut carried = Vec::new();
         for frame in &frames {
-            let verdict = self.isolation.sent(header, frame);
-            insist(at, host, Isolation::NAME, verdict);
+            insist(at, host, Isolation::NAME, self.isolation.sent(header, frame));
+            let Frame::Delegate(delegate) = frame else { continue };
+            if decode_cargo(&delegate.cargo, &mut carried).is_err() {
+                let what = "a cargo that the node itself could not read".to_string();
+                insist(at, host, Isolation::NAME, Err(what));
+            }
+            for frame in &carried {
+                insist(at, host, Isolation::NAME, self.isolation.sent(header, frame));
+            }
         }
     }
 }

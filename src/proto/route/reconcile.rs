@@ -1,0 +1,319 @@
+//! Repair at the cost of the difference: probes carry a digest of what both nodes should know, and
+//! what differs is found by a sketch.
+//!
+//! ```text
+//!   a                                         b
+//!   | -- Probe, digest ---------------------> |   equal: an Ack, and that is all
+//!   | <------------------------ Ack, Symbols  |   different: the first coded symbols of b's tables
+//!   | -- MoreSymbols -----------------------> |   as long as they are not enough
+//!   | <------------------------------ Symbols |
+//!   | -- Push, what b lacks; Fetch ---------> |   both in few datagrams
+//!   | <----------------- what a has asked for |
+//! ```
+
+use std::collections::BTreeMap;
+
+use super::super::fetch::Source;
+use super::super::members::State;
+use super::super::pull::Purpose;
+use super::super::pull::Range;
+use super::super::sketch::{Decoded, Entry, Progress};
+use super::super::{Phase, Protocol};
+use super::Origin;
+use super::send::append_object;
+use crate::node::{Generation, NodeId};
+use crate::wire::cell::{Cell, Cells};
+use crate::wire::frame::{Alive, Incarnation, MoreSymbols, Object, Push, Symbols, Table};
+use crate::wire::limits::{MAX_CELLS_PER_FRAME, MAX_SKETCH_CELLS};
+use crate::wire::{Domain, Frame, ScopeId, stable_hash};
+
+/// Symbols that are sent before anybody asks: enough for one or two changes that one side missed,
+/// which is what most differences are.
+const FIRST_CELLS: usize = 12;
+
+/// Bytes of a frame of symbols around its cells, and of a cell, at most.
+const SYMBOLS_FRAME_BYTES: usize = 24;
+const CELL_BYTES: usize = 29;
+
+/// Entries by which counts may differ before a sketch is not worth trying.
+const MAX_COUNT_DIFFERENCE: u32 = 100;
+
+/// What is missing is asked for after so many round trips: most of it is on its way already.
+const PATIENCE: u32 = 4;
+
+impl Protocol {
+    /// What this node knows of the tables that it shares with a peer, in 16 bits.
+    pub(super) fn digest_with(&self, peer: NodeId, seq: u16) -> Option<u16> {
+        if !self.rules.digests || self.phase != Phase::Synced {
+            return None;
+        }
+        let mut bytes = seq.to_le_bytes().to_vec();
+        for table in self.common_tables(peer) {
+            let Some(summary) = self.summary(table) else { continue };
+            bytes.extend_from_slice(&table.as_u64().to_le_bytes());
+            bytes.extend_from_slice(&summary.count.to_le_bytes());
+            bytes.extend_from_slice(&summary.hash.to_le_bytes());
+        }
+        let [low, high, ..] = stable_hash(Domain::Digest, &[&bytes]).to_le_bytes();
+        Some(u16::from_le_bytes([low, high]))
+    }
+
+    /// The members, and the scopes that both this node and a peer are in, in the order of their
+    /// ids.
+    fn common_tables(&self, peer: NodeId) -> Vec<Table> {
+        let mut tables = vec![Table::Members];
+        tables.extend(self.common_scopes(peer).into_iter().map(Table::Scope));
+        tables
+    }
+
+    /// A member's digest came; when ours is another, our symbols go along with the answer.
+    pub(super) fn answer_digest(
+        &mut self,
+        origin: Origin,
+        (seq, theirs): (u16, u16),
+        payload: &mut Vec<u8>,
+    ) {
+        let at_home = self.addr_of(origin.id) == Some(origin.addr);
+        if origin.member
+            && at_home
+            && self.digest_with(origin.id, seq).is_some_and(|it| it != theirs)
+        {
+            let room = self.payload_room() - payload.len();
+            if let Some(symbols) = self.symbols(origin.id, 0, FIRST_CELLS, room) {
+                Frame::from(symbols).encode(payload);
+            }
+        }
+    }
+
+    /// Symbols from the `first` on, as many as fit.
+    fn symbols(&self, peer: NodeId, first: usize, count: usize, room: usize) -> Option<Symbols> {
+        let fitting = room.saturating_sub(SYMBOLS_FRAME_BYTES) / CELL_BYTES;
+        let left = MAX_SKETCH_CELLS.saturating_sub(first);
+        let count = count.min(fitting).min(left).min(MAX_CELLS_PER_FRAME);
+        if count == 0 {
+            return None;
+        }
+        Some(Symbols {
+            own_version: self.members.local().version,
+            your_version: self.members.find(peer)?.version,
+            first: u16::try_from(first).expect("there are few"),
+            cells: Cells(self.cells(&self.common_tables(peer), first, count)),
+        })
+    }
+
+    /// This node's cells of some tables together.
+    fn cells(&self, tables: &[Table], first: usize, count: usize) -> Vec<Cell> {
+        let mut cells = vec![Cell::default(); count];
+        for &table in tables {
+            let entries = || self.entries(Range::all(table)).into_iter();
+            match table {
+                Table::Members => self.members.sketch().add_to(first, &mut cells, entries),
+                Table::Scope(scope) => {
+                    if let Some(roles) = self.roles.table(scope) {
+                        roles.sketch().add_to(first, &mut cells, entries);
+                    }
+                }
+            }
+        }
+        cells
+    }
+
+    /// A member wants more symbols.
+    pub(super) fn receive_more_symbols(&mut self, origin: Origin, more: MoreSymbols) {
+        let room = self.payload_room();
+        let first = usize::from(more.first);
+        if let Some(symbols) = self.symbols(origin.id, first, MAX_CELLS_PER_FRAME, room) {
+            self.send(origin.addr, Some(origin.id), symbols);
+        }
+    }
+
+    /// A peer whose digest was not ours has sent its symbols.
+    pub(super) fn receive_symbols(&mut self, origin: Origin, symbols: &Symbols) {
+        let known = self.members.live(origin.id).map(|member| member.version);
+        let Some(known) = known.filter(|_| self.phase == Phase::Synced) else { return };
+        let own = self.members.local().version;
+        if (known, own) != (symbols.own_version, symbols.your_version) {
+            return self.exchange_profiles(origin, symbols, (known, own));
+        }
+        let peer = origin.id;
+        let tables = self.common_tables(peer);
+        let first = usize::from(symbols.first);
+        if first == 0 {
+            let timeout = self.config.pull_timeout;
+            self.decoding.begin(self.now, timeout, peer, tables.iter().copied());
+            self.counters.plain.pulls += 1;
+        }
+        let theirs = &symbols.cells.0;
+        if theirs.is_empty() || self.decoding.next_cell(peer) != Some(first) {
+            return;
+        }
+        let ours = self.cells(&tables, first, theirs.len());
+        let apart = ours[0].count.abs_diff(theirs[0].count);
+        if first == 0 && apart > MAX_COUNT_DIFFERENCE {
+            return self.compare_by_ranges(peer);
+        }
+        match self.decoding.feed(peer, theirs, &ours) {
+            Progress::More => {
+                let next = first + theirs.len();
+                let next = u16::try_from(next).expect("a decoder stops before");
+                self.send_to(peer, MoreSymbols { first: next });
+            }
+            Progress::Decoded(difference) => self.reconcile(origin, &difference),
+            Progress::Hopeless => self.compare_by_ranges(peer),
+        }
+    }
+
+    /// So much differs that ranges of the tables are compared instead.
+    fn compare_by_ranges(&mut self, peer: NodeId) {
+        if !self.pulls.is_with(peer) {
+            self.begin_compare(peer, Purpose::Repair { again: false });
+        }
+    }
+
+    /// Two nodes that know different profiles of each other may not agree on which scopes they
+    /// share. That comes first; the next probe finds what else there is.
+    fn exchange_profiles(&mut self, origin: Origin, symbols: &Symbols, (known, own): (u32, u32)) {
+        if known < symbols.own_version {
+            let source = Source { id: origin.id, addr: origin.addr };
+            let object = Object::Profile(origin.id);
+            self.fetch(object, u64::from(symbols.own_version), source);
+        }
+        if symbols.your_version < own {
+            let mut payload = Vec::new();
+            Frame::from(Push).encode(&mut payload);
+            self.encode_local(&mut payload);
+            self.send_payload_to(origin.id, payload);
+        }
+    }
+
+    /// It is known what only this node has, and what only the peer has: each gets the other's.
+    fn reconcile(&mut self, origin: Origin, difference: &Decoded) {
+        let scopes = self.common_scopes(origin.id);
+        self.note_agreement(origin.id, scopes, &difference.ours);
+        let mut stamps: BTreeMap<(Table, NodeId), (Option<u64>, Option<u64>)> = BTreeMap::new();
+        for (table, id, stamp) in &difference.ours {
+            stamps.entry((*table, *id)).or_default().0 = Some(*stamp);
+        }
+        for (table, id, stamp) in &difference.theirs {
+            stamps.entry((*table, *id)).or_default().1 = Some(*stamp);
+        }
+        let mut pushes = Vec::new();
+        // Members come first: their roles mean nothing to who does not know them.
+        for ((table, id), (ours, theirs)) in stamps {
+            match table {
+                Table::Members => {
+                    self.reconcile_member(origin, id, (ours, theirs), &mut pushes);
+                }
+                Table::Scope(scope) => {
+                    self.reconcile_roles(origin, (id, scope), (ours, theirs), &mut pushes);
+                }
+            }
+        }
+        self.push(origin.id, &pushes);
+    }
+
+    fn reconcile_member(
+        &mut self,
+        origin: Origin,
+        id: NodeId,
+        (ours, theirs): (Option<u64>, Option<u64>),
+        pushes: &mut Vec<(Object, Frame)>,
+    ) {
+        let object = Object::Profile(id);
+        let member = self.members.find(id);
+        let profile = || member.map(|member| Frame::from(member.profile()));
+        match (ours.map(parts_of), theirs.map(parts_of)) {
+            (Some(ours), Some(theirs)) => {
+                if ours.0 < theirs.0 || ours.1 < theirs.1 {
+                    self.want_soon(origin, object, u64::from(theirs.0));
+                }
+                let member = self.members.find(id);
+                if ours.0 > theirs.0 {
+                    pushes.extend(member.map(|it| (object, Frame::from(it.profile()))));
+                } else if ours.1 > theirs.1 {
+                    pushes.push((object, Alive { id, incarnation: ours.1 }.into()));
+                }
+            }
+            (Some(_), None) => pushes.extend(profile().map(|frame| (object, frame))),
+            (None, Some((version, incarnation))) => {
+                match member.map(|it| (it.state, it.incarnation)) {
+                    None => self.want_soon(origin, object, u64::from(version)),
+                    Some((State::Failed, dead)) if incarnation > dead => {
+                        self.want_soon(origin, object, u64::from(version));
+                    }
+                    Some((state, _)) => {
+                        // It is dead here. Who holds it alive hears that, and it has its say.
+                        pushes.extend(self.claim_frame(id).map(|frame| (object, frame)));
+                        if state == State::Failed {
+                            self.knock(id);
+                        }
+                    }
+                }
+            }
+            (None, None) => unreachable!("a difference is on one side at least"),
+        }
+    }
+
+    fn reconcile_roles(
+        &mut self,
+        origin: Origin,
+        (id, scope): (NodeId, ScopeId),
+        (ours, theirs): (Option<u64>, Option<u64>),
+        pushes: &mut Vec<(Object, Frame)>,
+    ) {
+        let object = Object::Roles(id, scope);
+        match (ours, theirs) {
+            (Some(ours), Some(theirs)) if ours < theirs => self.want_soon(origin, object, theirs),
+            // Who is not known to be in the scope here comes with its profile, and with it these.
+            (None, _) => {}
+            (Some(_), theirs) => {
+                let from = Generation::from_u64(theirs.unwrap_or(0));
+                let delta = self.roles.delta(scope, id, from);
+                pushes.extend(delta.map(|delta| (object, delta.into())));
+            }
+        }
+    }
+
+    /// Asks for something in a moment, unless it comes by itself.
+    fn want_soon(&mut self, origin: Origin, object: Object, least: u64) {
+        let patience = self.hops.wait(self.config.probe_timeout) * PATIENCE;
+        let source = Source { id: origin.id, addr: origin.addr };
+        self.fetches.want_later(self.now + patience, (object, least), source);
+    }
+
+    /// Sends a peer what it lacks, in as few datagrams as it fits into.
+    fn push(&mut self, peer: NodeId, pushes: &[(Object, Frame)]) {
+        let room = self.payload_room();
+        let mut marker = Vec::new();
+        Frame::from(Push).encode(&mut marker);
+        let mut payload = marker.clone();
+        for (object, frame) in pushes {
+            let rooms = (room, room - marker.len());
+            if !append_object(frame, *object, rooms, &mut payload) {
+                let full = std::mem::replace(&mut payload, marker.clone());
+                self.send_payload_to(peer, full);
+                append_object(frame, *object, rooms, &mut payload);
+            }
+        }
+        if payload.len() > marker.len() {
+            self.send_payload_to(peer, payload);
+        }
+    }
+
+    /// A comparison of scopes told what a peer has: all that this node has, but for `lacking`.
+    pub(super) fn note_agreement(&mut self, peer: NodeId, scopes: Vec<ScopeId>, lacking: &[Entry]) {
+        for scope in scopes {
+            let own = (Table::Scope(scope), self.local);
+            if !lacking.iter().any(|(table, id, _)| (*table, *id) == own) {
+                let generation = self.roles.own_generation(scope);
+                self.receipts.handle_has(peer, scope, generation);
+            }
+        }
+    }
+}
+
+/// Version and incarnation of a member's stamp.
+fn parts_of(stamp: u64) -> (u32, Incarnation) {
+    let half = |bits: u64| u32::try_from(bits & 0xffff_ffff).expect("32 bits are left");
+    (half(stamp >> 32), Incarnation(half(stamp)))
+}
