@@ -168,10 +168,12 @@ impl RoleSet {
         let old = std::mem::take(self);
         // What is newer than the floor of a whole set is not known, so its floor is its end.
         let mark = Mark { at: whole.to, held: true };
-        let mut changes = self.mark(whole.ops.iter().map(|op| (op.role.clone(), mark)).collect());
-        changes.retain(|(role, _)| !old.holds(role));
+        let mut added = self.mark(whole.ops.iter().map(|op| (op.role.clone(), mark)).collect());
+        added.retain(|(role, _)| !old.holds(role));
+        // What is gone went before what is there now came, as far as anybody can tell.
         let removed = old.held().filter(|role| !self.holds(role));
-        changes.extend(removed.map(|role| (role.clone(), false)));
+        let mut changes: Vec<_> = removed.map(|role| (role.clone(), false)).collect();
+        changes.append(&mut added);
         self.generation = whole.to;
         self.floor = whole.to;
         Difference { changes }

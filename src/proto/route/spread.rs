@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand::seq::IndexedRandom;
 
 use super::super::gather::Asker;
 use super::super::members::State;
@@ -208,14 +209,17 @@ impl Protocol {
     /// Somebody of a part who is to tell the rest: rather not one who is suspected.
     fn choose_owner(&mut self, ids: &[NodeId], tried: &[NodeId]) -> Option<NodeId> {
         let untried = |id: &NodeId| !tried.contains(id);
-        let healthy = |id: NodeId| {
-            untried(&id) && self.members.find(id).is_some_and(|it| it.state == State::Alive)
-        };
-        let chosen = Protocol::choose(&mut self.rng, ids, 1, healthy).first().copied();
+        let healthy: Vec<NodeId> =
+            ids.iter().copied().filter(|id| untried(id) && self.is_healthy(*id)).collect();
+        let chosen = healthy.choose(&mut self.rng).copied();
         chosen
             .or_else(|| ids.iter().copied().find(untried))
             // Everybody was: who has waited longest.
             .or_else(|| tried.iter().copied().find(|id| ids.contains(id)))
+    }
+
+    fn is_healthy(&self, id: NodeId) -> bool {
+        self.members.find(id).is_some_and(|it| it.state == State::Alive)
     }
 
     fn send_hop(&mut self, to: NodeId, seq: u16, part: Part, cargo: &Cargo) {
@@ -256,7 +260,11 @@ impl Protocol {
                 }
                 Overdue::GivenUp { part, cargo } => {
                     self.counters.plain.hops_given_up += 1;
-                    self.leave_to_gossip(&cargo);
+                    // Gossip is no way to the dead either.
+                    let mut ids = part.of(self.audience(cargo.audience)).iter();
+                    if ids.any(|id| self.is_healthy(*id)) {
+                        self.leave_to_gossip(&cargo);
+                    }
                     if let Some(goodbye) = &mut self.goodbye
                         && cargo.rumors.is_empty()
                     {
