@@ -276,6 +276,8 @@ pub struct Protocol {
     last_gossip: Option<Instant>,
     /// When a probe last carried a digest.
     last_compared: Option<Instant>,
+    /// Whether somebody is to be compared with sooner than that.
+    unsettled: bool,
     /// When news were last sent on the fast path.
     last_launch: Option<Instant>,
     probe_due: Instant,
@@ -358,6 +360,7 @@ impl Protocol {
             lonely_tries: 0,
             last_gossip: None,
             last_compared: None,
+            unsettled: false,
             last_launch: None,
             probe_due: now,
             frames: Vec::new(),

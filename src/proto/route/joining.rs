@@ -256,6 +256,7 @@ impl Protocol {
     fn synced(&mut self) {
         if self.phase != Phase::Synced {
             self.phase = Phase::Synced;
+            self.compare_soon();
             self.outcomes.push_back(Outcome::Synced);
         }
     }

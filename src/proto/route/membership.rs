@@ -8,7 +8,7 @@ use super::super::health::Sign;
 use super::super::members::{Claimed, Member, Profiled, Run, State};
 use super::super::piggyback::Rumor;
 use super::super::pull::Purpose;
-use super::super::roles::RoleSet;
+use super::super::roles::{RoleSet, RoleTable};
 use super::super::suspicion::{Accused, Suspicion};
 use super::Origin;
 use crate::event::{DownReason, Event, Evidence, Sight, Witness};
@@ -18,6 +18,10 @@ use crate::wire::frame::{Alive, Incarnation, Membership, Object, Ping, Profile, 
 
 /// About so many of those who hear that a run is alive after all compare themselves with it.
 const RISE_COMPARISONS: usize = 3;
+
+/// A set of roles of no more bytes is told whole to those who may have missed some of it: that
+/// costs less than to have them ask.
+const SMALL_SET_BYTES: usize = 256;
 
 impl Protocol {
     /// Somebody tells of a run.
@@ -271,6 +275,9 @@ impl Protocol {
     /// changed since, it says itself ([`Protocol::return_to_life`]).
     fn rise(&mut self, id: NodeId) {
         self.enter(None, id);
+        if self.rules.digests {
+            return self.compare_soon();
+        }
         // Everybody hears of it within moments, and would drown it with comparisons: a few are
         // enough, and the others hear from them.
         let others = self.members.live_count();
@@ -280,16 +287,22 @@ impl Protocol {
         }
     }
 
-    /// This node was held dead. Others may have missed what it changed meanwhile: they hear which
-    /// generations it has reached, and fetch what they lack. It may have missed what they changed:
-    /// it compares itself with who held it dead.
+    /// This node was held dead. Others may have missed what it changed meanwhile: they hear its
+    /// roles, or, where these are many, which generation they have reached, and fetch what they
+    /// lack. It may have missed what they changed: it compares itself with somebody.
     fn return_to_life(&mut self, origin: Origin) {
-        let own = |(scope, _)| (scope, self.roles.own_generation(scope));
+        let own = |(scope, table): (_, &RoleTable)| {
+            let set = table.set(self.local);
+            let small = set.is_some_and(|set| set.bytes() <= SMALL_SET_BYTES);
+            (scope, if small { Generation::ZERO } else { self.roles.own_generation(scope) })
+        };
         let reached: Vec<_> = self.roles.scopes().map(own).collect();
-        for (scope, generation) in reached {
-            self.news(Rumor::Roles(self.local, scope), generation);
+        for (scope, from) in reached {
+            self.news(Rumor::Roles(self.local, scope), from);
         }
-        if self.members.live(origin.id).is_some() && !self.pulls.is_with(origin.id) {
+        if self.rules.digests {
+            self.compare_soon();
+        } else if self.members.live(origin.id).is_some() && !self.pulls.is_with(origin.id) {
             self.begin_compare(origin.id, Purpose::Repair { again: false });
         }
     }

@@ -13,17 +13,22 @@
 
 use std::collections::BTreeMap;
 
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+
 use super::super::fetch::Source;
 use super::super::members::State;
 use super::super::pull::Purpose;
 use super::super::pull::Range;
 use super::super::sketch::{Decoded, Entry, Progress};
+use super::super::timer::Timer;
 use super::super::{Phase, Protocol};
 use super::Origin;
 use super::send::append_object;
 use crate::node::{Generation, NodeId};
+use crate::time::Instant;
 use crate::wire::cell::{Cell, Cells};
-use crate::wire::frame::{Alive, Incarnation, MoreSymbols, Object, Push, Symbols, Table};
+use crate::wire::frame::{Alive, Incarnation, MoreSymbols, Object, Probe, Push, Symbols, Table};
 use crate::wire::limits::{MAX_CELLS_PER_FRAME, MAX_SKETCH_CELLS};
 use crate::wire::{Domain, Frame, ScopeId, stable_hash};
 
@@ -37,6 +42,9 @@ const CELL_BYTES: usize = 29;
 
 /// Entries by which counts may differ before a sketch is not worth trying.
 const MAX_COUNT_DIFFERENCE: u32 = 100;
+
+/// More entries than this differ when somebody was away, not because news are on their way.
+const MANY_DIFFERENCES: usize = 8;
 
 /// What is missing is asked for after so many round trips: most of it is on its way already.
 const PATIENCE: u32 = 4;
@@ -56,6 +64,31 @@ impl Protocol {
         }
         let [low, high, ..] = stable_hash(Domain::Digest, &[&bytes]).to_le_bytes();
         Some(u16::from_le_bytes([low, high]))
+    }
+
+    /// What follows a time apart, or a large difference, is worth more than the next probe, which
+    /// may be long away when this node doubts itself: somebody is compared with soon.
+    pub(super) fn compare_soon(&mut self) {
+        if self.rules.digests {
+            let pause = self.config.gossip_interval.mul_f64(self.rng.random_range(0.5..1.5));
+            self.unsettled = true;
+            self.timers.set_earlier(Timer::Pull, self.now + pause);
+        }
+    }
+
+    /// Sends somebody a digest, unless probes do so anyway.
+    pub(super) fn compare_digests(&mut self) {
+        let lately = |at: Instant| self.now - at < self.config.pull_interval;
+        if !std::mem::take(&mut self.unsettled) && self.last_compared.is_some_and(lately) {
+            return;
+        }
+        let peers = self.members.peers();
+        let Some(peer) = peers.choose(&mut self.rng).copied() else { return };
+        let seq = self.free_seq();
+        if let Some(digest) = self.digest_with(peer, seq) {
+            self.last_compared = Some(self.now);
+            self.send_to(peer, Probe { seq, digest });
+        }
     }
 
     /// The members, and the scopes that both this node and a peer are in, in the order of their
@@ -190,6 +223,9 @@ impl Protocol {
     fn reconcile(&mut self, origin: Origin, difference: &Decoded) {
         let scopes = self.common_scopes(origin.id);
         self.note_agreement(origin.id, scopes, &difference.ours);
+        if difference.ours.len() + difference.theirs.len() > MANY_DIFFERENCES {
+            self.compare_soon();
+        }
         let mut stamps: BTreeMap<(Table, NodeId), (Option<u64>, Option<u64>)> = BTreeMap::new();
         for (table, id, stamp) in &difference.ours {
             stamps.entry((*table, *id)).or_default().0 = Some(*stamp);

@@ -38,9 +38,8 @@ impl Protocol {
         if self.phase != Phase::Synced {
             return;
         }
-        if self.last_compared.is_some_and(|at| self.now - at < self.config.pull_interval) {
-            // Probes have seen to it.
-            return;
+        if self.rules.digests {
+            return self.compare_digests();
         }
         let peers = self.members.peers();
         let pulls = &self.pulls;

@@ -197,7 +197,7 @@ impl Protocol {
     }
 
     /// A number that no probe and no hop waits for.
-    fn free_seq(&mut self) -> u16 {
+    pub(super) fn free_seq(&mut self) -> u16 {
         loop {
             let seq = self.detector.take_seq();
             if !self.hops.is_open(seq) {

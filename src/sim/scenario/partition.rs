@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 const STEP: Duration = Duration::from_millis(50);
 
 /// Role changes on each side while they are apart.
-const CHANGES: u32 = 20;
+const MIN_CHANGES: u32 = 20;
 
 /// The halves of a cluster are cut off from each other for `duration` (60 s), roles change on both
 /// sides, the network heals.
@@ -81,11 +81,14 @@ impl Scenario for Partition {
         let cut = sim::Partition::between(addrs(left), addrs(right));
         let cut = sim.partition(cut);
         let duration = setup.duration.unwrap_or(60 * SECOND);
-        for n in 0..CHANGES {
+        // A node in ten changes what it has.
+        let tenth = u32::try_from(hosts.len() / 20).unwrap_or(u32::MAX);
+        let changes = MIN_CHANGES.max(tenth);
+        for n in 0..changes {
             for side in [left, right] {
                 change_roles(&mut sim, side[rng.random_range(0..side.len())], n);
             }
-            sim.run(duration / CHANGES);
+            sim.run(duration / changes);
         }
         let nodes = hosts.len();
         let of_all = |members: usize| super::ratio(nodes - members.min(nodes), nodes);
