@@ -5,6 +5,7 @@ mod cluster;
 mod foca;
 mod kinship;
 mod node;
+mod plumtree;
 mod report;
 mod rolecall;
 mod scenarios;
@@ -73,6 +74,7 @@ enum Peer {
     Kinship,
     Chitchat,
     ChitchatV0,
+    Plumtree,
 }
 
 fn main() {
@@ -108,6 +110,7 @@ impl Peer {
             Peer::Kinship => scenario.run::<self::kinship::Kinship>(plan),
             Peer::Chitchat => scenario.run::<self::chitchat::ChitchatSystem<1>>(plan),
             Peer::ChitchatV0 => scenario.run::<self::chitchat::ChitchatSystem<0>>(plan),
+            Peer::Plumtree => scenario.run::<self::plumtree::Plumtree>(plan),
         }
     }
 }

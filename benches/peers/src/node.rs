@@ -130,6 +130,10 @@ pub(crate) trait System: Sized {
     /// Whether a node can be told who is there, instead of finding out.
     const CAN_BE_TOLD: bool = false;
 
+    /// Whether a node finds out who is there and who is not. One that does not takes part only in
+    /// what is about changes.
+    const FINDS_MEMBERS: bool = true;
+
     /// A cluster of about so many nodes is to be built.
     fn new(nodes: u32) -> Self;
 

@@ -77,8 +77,12 @@ impl Scenario {
         }
     }
 
-    /// Runs it for one system: one row, or one for each loss.
+    /// Runs it for one system: one row, or one for each loss;
+    /// none of a system that has no such thing.
     pub(crate) fn run<S: System>(self, plan: &Plan) -> Vec<Row> {
+        if !S::FINDS_MEMBERS && !matches!(self, Scenario::Spread | Scenario::Loss) {
+            return Vec::new();
+        }
         let rows = |measure: fn(&mut Run)| vec![Run::of::<S>(self, plan, 0.0, measure)];
         match self {
             Scenario::Steady => rows(steady::<S>),
@@ -377,6 +381,7 @@ mod tests {
     use super::*;
     use crate::foca::FocaSystem;
     use crate::kinship::Kinship;
+    use crate::plumtree::Plumtree;
     use crate::rolecall::Rolecall;
 
     fn plan() -> Plan {
@@ -408,12 +413,14 @@ mod tests {
         twice_the_same::<Rolecall>();
         twice_the_same::<FocaSystem>();
         twice_the_same::<Kinship>();
+        twice_the_same::<Plumtree>();
     }
 
     #[test]
     fn all_systems_tell_all_nodes_without_loss() {
         let missed = |rows: Vec<Row>| rows[0].number("missed");
         assert!(missed(Scenario::Spread.run::<Rolecall>(&plan())) < 0.5);
+        assert!(missed(Scenario::Spread.run::<Plumtree>(&plan())) < 0.5);
         assert!(missed(Scenario::Crash.run::<FocaSystem>(&plan())) < 0.5);
         assert!(missed(Scenario::Join.run::<Kinship>(&plan())) < 0.5);
         let chitchat = Scenario::Spread.run::<crate::chitchat::ChitchatSystem<1>>(&plan());
