@@ -79,20 +79,21 @@ pub(super) struct Carriage {
 #[derive(Debug, Default)]
 struct Queue {
     entries: BTreeMap<Rumor, Entry>,
-    /// Least sent first, the newest first among equals (SWIM, section 4.1).
-    order: BTreeSet<(u32, std::cmp::Reverse<u64>, Rumor)>,
+    /// Least sent first (SWIM, section 4.1), and among equals the one that has waited longest: when
+    /// there is more to tell than can be sent, everything grows equally old, and nothing starves.
+    order: BTreeSet<(u32, u64, Rumor)>,
 }
 
 impl Queue {
     fn insert(&mut self, rumor: Rumor, entry: Entry) {
         self.remove(rumor);
-        self.order.insert((entry.sent, std::cmp::Reverse(entry.age), rumor));
+        self.order.insert((entry.sent, entry.age, rumor));
         self.entries.insert(rumor, entry);
     }
 
     fn remove(&mut self, rumor: Rumor) -> Option<Entry> {
         let entry = self.entries.remove(&rumor)?;
-        self.order.remove(&(entry.sent, std::cmp::Reverse(entry.age), rumor));
+        self.order.remove(&(entry.sent, entry.age, rumor));
         Some(entry)
     }
 }
@@ -132,10 +133,13 @@ impl Piggyback {
         teller: Option<(NodeId, Instant)>,
     ) {
         let queue = self.queues.entry(rumor.audience()).or_default();
-        let from = queue.entries.get(&rumor).map_or(from, |entry| entry.from.min(from));
+        let before = queue.entries.get(&rumor);
+        let from = before.map_or(from, |entry| entry.from.min(from));
         self.next_age += 1;
+        // What has not been sent yet keeps its place, however often it changes.
+        let age = before.filter(|entry| entry.sent == 0).map_or(self.next_age, |entry| entry.age);
         let told = teller.into_iter().collect();
-        queue.insert(rumor, Entry { sent: 0, rounds: 0, age: self.next_age, from, told });
+        queue.insert(rumor, Entry { sent: 0, rounds: 0, age, from, told });
         self.fresh = true;
     }
 
@@ -287,11 +291,32 @@ mod tests {
             offered.push(rumor);
             if offered.len() < 3 { Ride::Sent } else { Ride::NoRoom }
         });
-        assert_eq!(offered, vec![rumor(3), rumor(2), rumor(1)]);
+        assert_eq!(offered, vec![rumor(2), rumor(3), rumor(1)]);
         for receiver in 13..15 {
             piggyback.ride(Audience::Cluster, 3, to(receiver), |_, _| Ride::Sent);
         }
         assert!(piggyback.is_empty());
+    }
+
+    #[test]
+    fn what_has_waited_longest_goes_first_however_often_it_changes() {
+        let mut piggyback = Piggyback::default();
+        for n in [5, 1, 3, 5, 1] {
+            piggyback.spread(rumor(n), Generation::ZERO, None);
+        }
+        let mut offered = Vec::new();
+        piggyback.ride(Audience::Cluster, 9, to(11), |rumor, _| {
+            offered.push(rumor);
+            if offered.len() < 2 { Ride::Sent } else { Ride::NoRoom }
+        });
+        assert_eq!(offered, vec![rumor(5), rumor(1)]);
+        piggyback.spread(rumor(5), Generation::ZERO, None);
+        offered.clear();
+        piggyback.ride(Audience::Cluster, 9, to(12), |rumor, _| {
+            offered.push(rumor);
+            Ride::Sent
+        });
+        assert_eq!(offered, vec![rumor(1), rumor(3), rumor(5)]);
     }
 
     #[test]

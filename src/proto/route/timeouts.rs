@@ -9,11 +9,15 @@ use super::super::timer::Timer;
 use super::super::{Outcome, Phase, Protocol};
 use crate::node::NodeId;
 use crate::time::Instant;
+use crate::wire::HEADER_BYTES;
 use crate::wire::frame::{Ping, PingReq, Probe};
 
 /// A round of gossip about fresh news waits at most this share of the gossip interval for more of
 /// them, so that bursts share datagrams.
 const FRESH_SHARE: u32 = 20;
+
+/// What a rumor takes in a datagram, about.
+const RUMOR_BYTES: usize = 32;
 
 /// News wait at most this share of the gossip interval for more of them.
 const NEWS_SHARE: u32 = 100;
@@ -197,18 +201,31 @@ impl Protocol {
                 }
             }
         }
+        let cost = self.gossip_cost();
+        let mut complete = true;
         for id in chosen {
-            if let Some(addr) = self.addr_of(id) {
-                self.send_payload(addr, Some(id), Vec::new());
+            let budget = self.config.gossip_bytes_per_second;
+            if self.rules.fast_path && !self.hops.spend(self.now, budget, cost) {
+                // The rest waits for the next round.
+                complete = false;
+                break;
             }
+            self.send_payload_to(id, Vec::new());
         }
         // Half of the rounds would do: the datagrams of each are several.
         let limit = transmit_limit(&self.config, self.members.live_count());
-        self.piggyback.end_round(2 * limit);
+        if complete {
+            self.piggyback.end_round(2 * limit);
+        }
         if !self.piggyback.is_empty() {
             let next = self.now + self.config.gossip_interval;
             self.timers.set_earlier(Timer::Gossip, next);
         }
+    }
+
+    /// About what a datagram of gossip takes now.
+    fn gossip_cost(&self) -> usize {
+        HEADER_BYTES + (self.piggyback.len() * RUMOR_BYTES).min(self.payload_room())
     }
 
     /// Tries one of the failed, and has the seeds resolved and tried again.
