@@ -8,7 +8,7 @@
 //!
 //! - `memory`: resident memory with 1, 5 and 50 nodes; what 50 quiet nodes send.
 //! - `join`: from the first start until all see all; from a kill until all have the node-down.
-//! - `role`: from a role's change until every other node shows it.
+//! - `role`: from a role's change until every other node shows it, and what that took.
 //! - `lost`: many quick changes on all nodes; how long until all views are equal.
 //! - `hostile`: a million bad datagrams at one of three nodes.
 //!
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use rolecall::{Cluster, Config, Event, wire};
+use rolecall::{Cluster, Config, Event, Stats, wire};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -162,6 +162,7 @@ async fn role(config: &Config) -> Result<()> {
     until("all see all", || all_see_all(&nodes)).await?;
     sleep(config.pull_interval).await;
     let (mut each, mut all) = (Vec::new(), Vec::new());
+    let before = hops(&nodes);
     for n in 0..TRIES {
         let origin = n % COUNT;
         let mut watching = JoinSet::new();
@@ -191,7 +192,22 @@ async fn role(config: &Config) -> Result<()> {
         row(&format!("{what}, p99"), ms(times[(times.len() - 1) * 99 / 100]));
         row(&format!("{what}, maximum"), ms(times[times.len() - 1]));
     }
+    for ((what, before), (_, after)) in before.into_iter().zip(hops(&nodes)) {
+        row(&format!("50 nodes, 100 changes: {what}"), after - before);
+    }
     Ok(())
+}
+
+/// What the fast path has done so far, on all nodes together.
+fn hops(nodes: &[Cluster]) -> [(&'static str, u64); 4] {
+    let stats: Vec<Stats> = nodes.iter().map(Cluster::stats).collect();
+    let sum = |count: fn(&Stats) -> u64| stats.iter().map(count).sum();
+    [
+        ("hops", sum(|stats| stats.hops)),
+        ("hops repeated", sum(|stats| stats.hops_repeated)),
+        ("hops given up", sum(|stats| stats.hops_given_up)),
+        ("hops left to gossip for want of budget", sum(|stats| stats.hops_over_budget)),
+    ]
 }
 
 async fn lost(config: &Config) -> Result<()> {

@@ -1,181 +1,28 @@
 //! Real processes on real sockets: the `node` example, killed, stopped, restarted and told to go.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// What has not happened by then does not happen; nothing here asserts how quick it is.
-const LIMIT: Duration = Duration::from_secs(30);
+#[path = "support/process.rs"]
+mod support;
 
-/// The example's executable. `cargo test` builds all examples, `cargo test --test processes` none:
-/// where cargo is known, it is asked to see to it.
-fn node_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test knows its executable");
-        let profile = test.ancestors().nth(2).expect("it is in <profile>/deps");
-        let binary = profile.join("examples").join("node");
-        if let Some(cargo) = std::env::var_os("CARGO") {
-            let target = profile.parent().expect("a profile is in the target directory");
-            let mut build = Command::new(cargo);
-            build.args(["build", "--quiet", "--example", "node", "--target-dir"]).arg(target);
-            if profile.ends_with("release") {
-                build.arg("--release");
-            }
-            build.current_dir(env!("CARGO_MANIFEST_DIR"));
-            assert!(build.status().expect("cargo runs").success(), "the node example builds");
-        }
-        assert!(binary.exists(), "no {}: run `cargo build --example node`", binary.display());
-        binary
-    })
-}
+use support::{LIMIT, Process, eventually, node_binary, text, texts};
 
-/// A process of this test. Dropped, it is killed, whatever the test came to.
-struct Process {
-    child: Child,
-    input: Option<ChildStdin>,
-    lines: Receiver<Value>,
-    /// All events so far.
-    events: Vec<Value>,
-    name: String,
-    addr: String,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself. SIGKILL ends a stopped process too.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// Starts a node on a port that the kernel chooses, unless `flags` bind it; waits until it is
+/// ready.
+fn start(name: &str, seeds: &[&str], flags: &[&str]) -> Process {
+    let mut command = Command::new(node_binary());
+    command.args(["--preset", "local"]);
+    if !flags.contains(&"--bind") {
+        command.args(["--bind", "127.0.0.1:0"]);
     }
-}
-
-impl Process {
-    /// Starts a node on a port that the kernel chooses, unless `flags` bind it; waits until it is
-    /// ready.
-    fn start(name: &str, seeds: &[&str], flags: &[&str]) -> Process {
-        let mut command = Command::new(node_binary());
-        command.args(["--json", "--preset", "local", "--name", name]);
-        if !flags.contains(&"--bind") {
-            command.args(["--bind", "127.0.0.1:0"]);
-        }
-        for seed in seeds {
-            command.args(["--seed", seed]);
-        }
-        command.args(flags).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the node example starts");
-        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).expect("every line is JSON");
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        let input = child.stdin.take();
-        let (events, addr) = (Vec::new(), String::new());
-        let mut process = Process { child, input, lines, events, name: name.into(), addr };
-        let ready = process.event("it is ready", |event| event["event"] == "ready");
-        process.addr = ready["addr"].as_str().expect("an address").into();
-        process
+    for seed in seeds {
+        command.args(["--seed", seed]);
     }
-
-    fn next_line(&self, deadline: Instant) -> Option<Value> {
-        self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
-    }
-
-    /// The first event of that kind, past or to come.
-    fn event(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        if let Some(event) = self.events.iter().find(|event| is_it(event)) {
-            return event.clone();
-        }
-        let deadline = Instant::now() + LIMIT;
-        while let Some(line) = self.next_line(deadline) {
-            self.events.push(line.clone());
-            if is_it(&line) {
-                return line;
-            }
-        }
-        panic!("{} did not tell that {what}; it told {:#?}", self.name, self.events);
-    }
-
-    fn sees_down(&mut self, name: &str, reason: &str) {
-        self.event(&format!("{name} is down: {reason}"), |event| {
-            event["event"] == "node_down" && event["node"] == name && event["reason"] == reason
-        });
-    }
-
-    /// Gives a command and returns its answer.
-    fn ask(&mut self, command: &str) -> Value {
-        let input = self.input.as_mut().expect("its input is open");
-        writeln!(input, "{command}").expect("it reads its input");
-        let deadline = Instant::now() + LIMIT;
-        while let Some(line) = self.next_line(deadline) {
-            if line.get("event").is_none() {
-                return line;
-            }
-            self.events.push(line);
-        }
-        panic!("{} did not answer {command}", self.name);
-    }
-
-    /// Gives a command that must not be refused.
-    fn tell(&mut self, command: &str) {
-        let answer = self.ask(command);
-        assert!(answer.get("error").is_none(), "{command}: {answer}");
-    }
-
-    fn nodes(&mut self, role_and_scope: &str) -> Vec<String> {
-        texts(&self.ask(&format!("nodes {role_and_scope}"))["nodes"])
-    }
-
-    fn members(&mut self) -> Vec<String> {
-        let answer = self.ask("members");
-        let members = answer["members"].as_array().expect("a list");
-        members.iter().map(|node| text(&node["node"])).collect()
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status().expect("there is kill");
-        assert!(status.success(), "kill {signal} {pid}");
-    }
-
-    /// As `kill -9` does.
-    fn kill(&mut self) {
-        self.signal("-KILL");
-        self.child.wait().expect("it was started here");
-    }
-
-    /// What it knows of a scope: every node there with its roles.
-    fn picture(&mut self, scope: &str) -> Vec<(String, Vec<String>)> {
-        let nodes = texts(&self.ask(&format!("all {scope}"))["nodes"]);
-        let mut roles = |node: &str| texts(&self.ask(&format!("roles {node} {scope}"))["roles"]);
-        nodes.iter().map(|node| (node.clone(), roles(node))).collect()
-    }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("{value} is text")).into()
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    value.as_array().unwrap_or_else(|| panic!("{value} is a list")).iter().map(text).collect()
-}
-
-/// Waits until it is so.
-fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !so() {
-        assert!(Instant::now() < deadline, "never so: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    command.args(flags);
+    Process::start(name, command)
 }
 
 fn all_see(processes: &mut [Process], names: &[&str]) {
@@ -192,7 +39,7 @@ fn cluster(names: &[&str]) -> Vec<Process> {
     for name in names {
         let seed = processes.first().map(|first| first.addr.clone());
         let seeds: Vec<&str> = seed.as_deref().into_iter().collect();
-        processes.push(Process::start(name, &seeds, &flags));
+        processes.push(start(name, &seeds, &flags));
     }
     all_see(&mut processes, names);
     for role in ["web", "worker jobs"] {
@@ -295,7 +142,7 @@ fn restart_of_b(flags: impl Fn(&str) -> Vec<String>) {
     flags.extend(["--role".into(), "api".into()]);
     old.kill();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut new = Process::start("b", &[&processes[0].addr.clone()], &flags);
+    let mut new = start("b", &[&processes[0].addr.clone()], &flags);
     let deadline = Instant::now() + LIMIT;
     let mut settled = false;
     while !settled {
@@ -308,7 +155,7 @@ fn restart_of_b(flags: impl Fn(&str) -> Vec<String>) {
             settled &= roles == ["api"];
         }
     }
-    let id = text(&new.events[0]["id"]);
+    let id = text(&new.ready()["id"]);
     for process in &mut processes {
         let answer = process.ask("members");
         let b = &answer["members"][1];
@@ -341,9 +188,9 @@ fn a_whole_cluster_restarts() {
     let seeds: Vec<&str> = addrs.iter().map(String::as_str).collect();
     // Each waits a while for the others before it is ready: all are started at once.
     let mut processes: Vec<Process> = std::thread::scope(|scope| {
-        let start = |(name, addr)| Process::start(name, &seeds, &["--bind", addr, "--role", "new"]);
+        let restart = |(name, addr)| start(name, &seeds, &["--bind", addr, "--role", "new"]);
         let pairs = ["a", "b", "c"].into_iter().zip(seeds.iter().copied());
-        let started: Vec<_> = pairs.map(|pair| scope.spawn(move || start(pair))).collect();
+        let started: Vec<_> = pairs.map(|pair| scope.spawn(move || restart(pair))).collect();
         started.into_iter().map(|thread| thread.join().expect("it starts")).collect()
     });
     all_see(&mut processes, &["a", "b", "c"]);
@@ -376,12 +223,12 @@ fn a_terminated_process_says_goodbye() {
 
 #[test]
 fn clusters_of_different_names_never_merge() {
-    let mut red = Process::start("r1", &[], &["--cluster", "red", "--role", "web"]);
+    let mut red = start("r1", &[], &["--cluster", "red", "--role", "web"]);
     let blue = ["--cluster", "blue", "--role", "web"];
-    let mut blue1 = Process::start("b1", &[&red.addr], &blue);
+    let mut blue1 = start("b1", &[&red.addr], &blue);
     let red2 = ["--cluster", "red", "--role", "web"];
-    let mut red2 = Process::start("r2", &[&blue1.addr, &red.addr], &red2);
-    let mut blue2 = Process::start("b2", &[&red.addr, &red2.addr, &blue1.addr], &blue);
+    let mut red2 = start("r2", &[&blue1.addr, &red.addr], &red2);
+    let mut blue2 = start("b2", &[&red.addr, &red2.addr, &blue1.addr], &blue);
     let start = Instant::now();
     // Seeds are tried again every two seconds: they have met more than once by then.
     eventually("each cluster has met, and some time has passed", || {
@@ -399,7 +246,7 @@ fn clusters_of_different_names_never_merge() {
 
 #[test]
 fn what_is_not_understood_is_refused_with_words() {
-    let mut node = Process::start("a", &[], &[]);
+    let mut node = start("a", &[], &[]);
     for (command, part) in [
         ("fly", "\"fly\" is not a command"),
         ("add", "not a command"),

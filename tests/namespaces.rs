@@ -1,0 +1,320 @@
+//! Real processes in network namespaces, one each, joined by a bridge that drops a tenth of all
+//! datagrams: no role is lost, nobody is declared down.
+//!
+//! ```text
+//! cargo test --test namespaces -- --nocapture   # as root; prints how quick it was
+//! ```
+//!
+//! Needs root, `ip` (iproute2) and `nft` (nftables); where it cannot have them it says so and does
+//! nothing else.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+#[path = "support/process.rs"]
+mod support;
+
+use support::{LIMIT, Process, eventually, node_binary};
+
+const NODES: usize = 12;
+const LOSS_PERCENT: u32 = 10;
+
+/// The drops and, before them, how many datagrams came by.
+const LOSS_TABLE: &str = "loss";
+
+/// Runs a command, its words apart by blanks: what it printed, or why it did not work.
+fn run(line: &str) -> Result<String, String> {
+    let mut words = line.split_whitespace();
+    let program = words.next().expect("a command has a name");
+    let output = Command::new(program).args(words).output();
+    let output = output.map_err(|error| format!("`{line}`: {error}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("`{line}`: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}
+
+/// For what works wherever the first commands did.
+fn must(line: &str) -> String {
+    run(line).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A namespace with a bridge, and one for each host that is plugged into it. Dropped, they are
+/// deleted, and all that is in them; in the namespace of the test itself there is nothing of it.
+struct Network {
+    namespaces: Vec<String>,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for namespace in &self.namespaces {
+            if let Err(error) = run(&format!("ip netns delete {namespace}")) {
+                eprintln!("{error}");
+            }
+        }
+    }
+}
+
+impl Network {
+    /// The bridge, which drops datagrams; or why there can be none.
+    fn new() -> Result<Network, String> {
+        let mut network = Network { namespaces: Vec::new() };
+        let hub = network.add_namespace("hub")?;
+        let nft = format!("ip netns exec {hub} nft add");
+        run(&format!("{nft} table bridge {LOSS_TABLE}"))?;
+        // Before the bridge's own hooks, at 0, which let others at 0 be passed over.
+        let hook = "{ type filter hook forward priority filter ; }";
+        run(&format!("{nft} chain bridge {LOSS_TABLE} passing {hook}"))?;
+        let dropped = format!("numgen random mod 100 < {LOSS_PERCENT} counter drop");
+        run(&format!("{nft} rule bridge {LOSS_TABLE} passing meta l4proto udp counter {dropped}"))?;
+        must(&format!("ip -n {hub} link add hub type bridge"));
+        must(&format!("ip -n {hub} link set hub up"));
+        Ok(network)
+    }
+
+    /// Names hold the id of this process, so that tests beside each other do not meet.
+    fn add_namespace(&mut self, of: &str) -> Result<String, String> {
+        let name = format!("rolecall-{}-{of}", std::process::id());
+        run(&format!("ip netns add {name}"))?;
+        self.namespaces.push(name.clone());
+        Ok(name)
+    }
+
+    fn hub(&self) -> &str {
+        &self.namespaces[0]
+    }
+
+    /// One more host, with an address of its own.
+    fn add_host(&mut self, number: usize) -> Host {
+        let namespace = self.add_namespace(&number.to_string()).expect("there can be another");
+        let hub = self.hub();
+        let plug = format!("link add port{number} netns {hub} type veth");
+        must(&format!("ip {plug} peer name eth0 netns {namespace}"));
+        must(&format!("ip -n {hub} link set port{number} master hub up"));
+        let address = format!("10.77.0.{}", number + 1);
+        must(&format!("ip -n {namespace} address add {address}/24 dev eth0"));
+        must(&format!("ip -n {namespace} link set lo up"));
+        must(&format!("ip -n {namespace} link set eth0 up"));
+        Host { namespace, address }
+    }
+
+    /// Datagrams that came by, and those of them that were dropped.
+    fn counts(&self) -> (u64, u64) {
+        let hub = self.hub();
+        let rules = must(&format!("ip netns exec {hub} nft list table bridge {LOSS_TABLE}"));
+        let words: Vec<&str> = rules.split_whitespace().collect();
+        let counts = words.windows(2).filter(|pair| pair[0] == "packets");
+        let mut counts = counts.map(|pair| pair[1].parse().expect("a count"));
+        let mut next = || counts.next().expect("two counters");
+        (next(), next())
+    }
+
+    /// From now on all datagrams arrive.
+    fn heal(&self) {
+        must(&format!("ip netns exec {} nft flush ruleset", self.hub()));
+    }
+}
+
+/// Where a process can run alone.
+struct Host {
+    namespace: String,
+    address: String,
+}
+
+/// All nodes with their roles.
+type Picture = BTreeMap<String, BTreeSet<String>>;
+
+/// A change whose way is watched: no other change is of the same role.
+struct Change {
+    at: Instant,
+    event: &'static str,
+    owner: String,
+    role: String,
+}
+
+/// The processes, and what is true of them.
+struct Nodes {
+    processes: Vec<Process>,
+    /// The roles of each, the oldest first.
+    roles: Vec<Vec<String>>,
+    /// Those that have the role `flip` too.
+    flipped: BTreeSet<usize>,
+    changes: usize,
+}
+
+impl Nodes {
+    /// A node on each host, with the first as everybody's seed.
+    fn start(hosts: &[Host]) -> Nodes {
+        let start = |(number, host): (usize, &Host)| {
+            let mut command = Command::new("ip");
+            // It becomes the node: there is no process between.
+            command.args(["netns", "exec", &host.namespace]).arg(node_binary());
+            command.args(["--preset", "lan", "--role", "first"]);
+            command.args(["--bind", &format!("{}:7946", host.address)]);
+            if number > 0 {
+                command.args(["--seed", &format!("{}:7946", hosts[0].address)]);
+            }
+            Process::start(&format!("n{number:02}"), command)
+        };
+        let processes: Vec<Process> = hosts.iter().enumerate().map(start).collect();
+        let roles = vec![vec!["first".to_string()]; hosts.len()];
+        Nodes { processes, roles, flipped: BTreeSet::new(), changes: 0 }
+    }
+
+    /// A node takes a role; with the next change it gives up the oldest that it has.
+    fn change(&mut self) -> Change {
+        let number = self.changes;
+        self.changes += 1;
+        let index = number / 2 * 5 % NODES;
+        let (word, event, role) = if number.is_multiple_of(2) {
+            let role = format!("role-{number}");
+            self.roles[index].push(role.clone());
+            ("add", "role_added", role)
+        } else {
+            ("remove", "role_removed", self.roles[index].remove(0))
+        };
+        let (at, process) = (Instant::now(), &mut self.processes[index]);
+        process.tell(&format!("{word} {role}"));
+        Change { at, event, owner: process.name.clone(), role }
+    }
+
+    /// A node has a role, or has it not, three times: nobody need see what was between.
+    fn flip(&mut self) {
+        let index = self.changes % NODES;
+        let words = if self.flipped.remove(&index) {
+            ["remove", "add", "remove"]
+        } else {
+            self.flipped.insert(index);
+            ["add", "remove", "add"]
+        };
+        for word in words {
+            self.processes[index].tell(&format!("{word} flip"));
+        }
+    }
+
+    /// From a change until all had told of it.
+    fn time_to_all(&mut self, change: &Change) -> Duration {
+        let Change { at, event, owner, role } = change;
+        let what = format!("{event} {owner} {role}");
+        let told = self.processes.iter_mut().map(|process| {
+            let is_it = |line: &serde_json::Value| {
+                line["event"] == *event && line["node"] == **owner && line["role"] == **role
+            };
+            process.event(&what, is_it).at
+        });
+        told.max().expect("there are processes") - *at
+    }
+
+    /// Makes some changes: a few alone, some at once, and so on. Prints how long they took.
+    fn make_changes(&mut self, count: usize, what: &str) {
+        let (mut alone, mut at_once) = (Vec::new(), Vec::new());
+        for _ in 0..count / 10 {
+            for _ in 0..4 {
+                let change = self.change();
+                alone.push(self.time_to_all(&change));
+            }
+            let changes: Vec<Change> = (0..6).map(|_| self.change()).collect();
+            self.flip();
+            at_once.extend(changes.iter().map(|change| self.time_to_all(change)));
+        }
+        for (how, mut times) in [("alone", alone), ("at once", at_once)] {
+            times.sort_unstable();
+            let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+            let (median, p99, most) = (at(50), at(99), at(100));
+            println!(
+                "{what}: {} changes {how}, visible on all {NODES}: \
+                 median {median:.1} ms, p99 {p99:.1} ms, max {most:.1} ms",
+                times.len(),
+            );
+        }
+        self.all_show_the_truth();
+    }
+
+    fn truth(&self) -> Picture {
+        let owners = self.processes.iter().zip(&self.roles).enumerate();
+        let truth = owners.map(|(index, (process, roles))| {
+            let flip = self.flipped.contains(&index).then(|| "flip".to_string());
+            (process.name.clone(), roles.iter().cloned().chain(flip).collect())
+        });
+        truth.collect()
+    }
+
+    /// Waits until every node shows what is true of every node, nothing more and nothing less.
+    fn all_show_the_truth(&mut self) {
+        let truth = self.truth();
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let pictures = self.processes.iter_mut().map(|process| {
+                let picture = process.picture("default").into_iter();
+                let picture = picture.map(|(node, roles)| (node, roles.into_iter().collect()));
+                (process.name.clone(), picture.collect::<Picture>())
+            });
+            let wrong: Vec<_> = pictures.filter(|(_, picture)| *picture != truth).collect();
+            if wrong.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{truth:#?} is true; wrong are {wrong:#?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Nobody was declared down, and no event was missed.
+    fn nobody_was_down(&self) {
+        for process in &self.processes {
+            let bad = |event: &&str| ["node_down", "lagged", "name_conflict"].contains(event);
+            let told = process
+                .events
+                .iter()
+                .filter(|line| line.value["event"].as_str().as_ref().is_some_and(bad));
+            let told: Vec<_> = told.map(|line| line.value.to_string()).collect();
+            assert!(told.is_empty(), "{} told {told:#?}", process.name);
+        }
+    }
+
+    /// What the fast path did on all nodes so far.
+    fn print_hops(&mut self) {
+        let stats: Vec<_> = self.processes.iter_mut().map(|it| it.ask("stats")).collect();
+        let sum = |key: &str| -> u64 {
+            stats.iter().map(|it| it["stats"][key].as_u64().expect("a counter")).sum()
+        };
+        for key in ["hops", "hops_repeated", "hops_given_up", "hops_over_budget", "gaps"] {
+            print!("{key} {}, ", sum(key));
+        }
+        println!("suspicions {}, refutations {}", sum("suspicions"), sum("refutations"));
+    }
+}
+
+#[test]
+fn no_role_is_lost_and_nobody_is_down_where_a_tenth_of_all_datagrams_is_lost() {
+    let mut network = match Network::new() {
+        Ok(network) => network,
+        Err(why) => {
+            // Past the capture of what tests print: that it was skipped is always said.
+            let _ = writeln!(std::io::stderr(), "skipped, no network namespaces here: {why}");
+            return;
+        }
+    };
+    let hosts: Vec<Host> = (0..NODES).map(|number| network.add_host(number)).collect();
+    let start = Instant::now();
+    let mut nodes = Nodes::start(&hosts);
+    let names: Vec<String> = nodes.processes.iter().map(|it| it.name.clone()).collect();
+    eventually("all know all", || nodes.processes.iter_mut().all(|it| it.members() == names));
+    nodes.all_show_the_truth();
+    println!("{NODES} nodes: first start to all know all: {:.1?}", start.elapsed());
+
+    nodes.make_changes(100, &format!("{LOSS_PERCENT} % loss"));
+    nodes.print_hops();
+    let (passing, dropped) = network.counts();
+    println!("{dropped} of {passing} datagrams were dropped");
+    assert!(dropped * 20 > passing, "they were to be dropped");
+
+    network.heal();
+    nodes.make_changes(40, "no loss");
+    nodes.print_hops();
+    nodes.nobody_was_down();
+}
