@@ -145,6 +145,7 @@ struct Nodes {
     /// Those that have the role `flip` too.
     flipped: BTreeSet<usize>,
     changes: usize,
+    counted: [u64; 8],
 }
 
 impl Nodes {
@@ -163,7 +164,7 @@ impl Nodes {
         };
         let processes: Vec<Process> = hosts.iter().enumerate().map(start).collect();
         let roles = vec![vec!["first".to_string()]; hosts.len()];
-        Nodes { processes, roles, flipped: BTreeSet::new(), changes: 0 }
+        Nodes { processes, roles, flipped: BTreeSet::new(), changes: 0, counted: [0; 8] }
     }
 
     /// A node takes a role; with the next change it gives up the oldest that it has.
@@ -233,6 +234,7 @@ impl Nodes {
             );
         }
         self.all_show_the_truth();
+        self.print_counters(what);
     }
 
     fn truth(&self) -> Picture {
@@ -276,16 +278,26 @@ impl Nodes {
         }
     }
 
-    /// What the fast path did on all nodes so far.
-    fn print_hops(&mut self) {
+    /// Prints what all nodes together have counted since this was last done.
+    fn print_counters(&mut self, what: &str) {
+        const KEYS: [&str; 8] = [
+            "hops",
+            "hops_repeated",
+            "hops_given_up",
+            "hops_over_budget",
+            "gaps",
+            "fetches",
+            "suspicions",
+            "refutations",
+        ];
         let stats: Vec<_> = self.processes.iter_mut().map(|it| it.ask("stats")).collect();
-        let sum = |key: &str| -> u64 {
+        let sums = KEYS.map(|key| -> u64 {
             stats.iter().map(|it| it["stats"][key].as_u64().expect("a counter")).sum()
-        };
-        for key in ["hops", "hops_repeated", "hops_given_up", "hops_over_budget", "gaps"] {
-            print!("{key} {}, ", sum(key));
-        }
-        println!("suspicions {}, refutations {}", sum("suspicions"), sum("refutations"));
+        });
+        let since = KEYS.iter().zip(&sums).zip(&self.counted);
+        let words = since.map(|((key, now), before)| format!("{key} {}", now - before));
+        println!("{what}: {}", words.collect::<Vec<_>>().join(", "));
+        self.counted = sums;
     }
 }
 
@@ -306,15 +318,14 @@ fn no_role_is_lost_and_nobody_is_down_where_a_tenth_of_all_datagrams_is_lost() {
     eventually("all know all", || nodes.processes.iter_mut().all(|it| it.members() == names));
     nodes.all_show_the_truth();
     println!("{NODES} nodes: first start to all know all: {:.1?}", start.elapsed());
+    nodes.print_counters("first start to all know all");
 
     nodes.make_changes(100, &format!("{LOSS_PERCENT} % loss"));
-    nodes.print_hops();
     let (passing, dropped) = network.counts();
     println!("{dropped} of {passing} datagrams were dropped");
     assert!(dropped * 20 > passing, "they were to be dropped");
 
     network.heal();
     nodes.make_changes(40, "no loss");
-    nodes.print_hops();
     nodes.nobody_was_down();
 }
