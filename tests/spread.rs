@@ -108,8 +108,7 @@ fn owners_that_die_with_their_part_lose_nothing() {
         add(&mut sim, hosts[0], "s", "news");
         // Some have acknowledged their part by now, and have told nobody.
         sim.run(MS);
-        let heirs: Vec<HostId> = hosts[1..].iter().copied().collect();
-        for host in heirs.iter().step_by(4) {
+        for host in hosts[1..].iter().step_by(4) {
             sim.crash(*host);
         }
         sim.run(8 * MS);
@@ -140,6 +139,11 @@ fn a_receipt_comes_back_the_way_the_change_went() {
     let generation = sim.node(hosts[9]).unwrap().generation("s", id_of(&sim, hosts[9]));
     deliver(&mut sim, hosts[9], 5, generation);
     sim.run(40 * MS);
+    println!(
+        "reports {} begun {:?}",
+        sum(&sim, |stats| sent(stats, "Reached")),
+        sim.node(hosts[9]).unwrap().queues().iter().map(|q| (q.name, q.len)).collect::<Vec<_>>()
+    );
     let receipt = receipt(&mut sim, hosts[9]).expect("it is there");
     assert_eq!((receipt.0.len(), receipt.1), (119, BTreeSet::new()));
     assert_eq!(sum(&sim, |stats| sent(stats, "Ask")), 0, "nobody was asked");
@@ -236,8 +240,8 @@ fn a_goodbye_reaches_all_in_a_few_hops() {
 fn a_probe_finds_what_a_node_missed_and_little_is_sent_for_it() {
     let (mut sim, hosts) = one_scope(70, 80);
     let cut = sim.partition(rolecall::sim::Partition::around(sim.addr(hosts[40])));
-    for n in 0..10 {
-        add(&mut sim, hosts[n], "s", "news");
+    for host in &hosts[..10] {
+        add(&mut sim, *host, "s", "news");
     }
     // Long enough that nobody tries it any more, too short to declare it down.
     sim.run(2 * SECOND);

@@ -206,7 +206,7 @@ impl Fetches {
             }
             want.tries += 1;
             // Each try waits longer, so that a slow network is not flooded.
-            self.retries.set(object, now + retry * want.tries);
+            self.retries.set(object, now + retry * (1 << want.tries.min(MAX_TRIES)));
             let source = want.source;
             match &mut want.assembly {
                 Some(assembly) if want.tries <= MAX_TRIES / 2 => {

@@ -25,7 +25,7 @@ use crate::time::Instant;
 pub(super) const MAX_CONTACTS: usize = 256;
 
 /// Datagrams to one address before it counts as silent; the caller tries again later.
-const MAX_TRIES: u32 = 4;
+const MAX_TRIES: u32 = 5;
 
 /// Answers of "wait" that one contact takes: enough for a name to be decided.
 const MAX_WAITS: u32 = 64;
@@ -183,7 +183,7 @@ impl Joins {
         for (&addr, contact) in &mut self.contacts {
             if contact.retry_at <= now {
                 contact.tries += 1;
-                contact.retry_at = now + retry * contact.tries;
+                contact.retry_at = now + retry * (1 << (contact.tries - 1).min(MAX_TRIES));
                 dials.push(Dial { addr, seq: contact.seq, cookie: contact.cookie });
             }
         }

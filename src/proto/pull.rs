@@ -26,7 +26,7 @@ const WINDOW_RANGES: usize = 4;
 pub(super) const MAX_SESSIONS: usize = 64;
 
 /// Requests for one range without an answer before the session is given up.
-const MAX_TRIES: u32 = 5;
+const MAX_TRIES: u32 = 8;
 
 /// Ranges that a session may have waiting.
 const MAX_RANGES: usize = 4096;
@@ -160,6 +160,7 @@ impl Decodings {
         progress
     }
 
+    #[cfg(feature = "sim")]
     pub(super) fn len(&self) -> usize {
         self.decoders.len()
     }
@@ -297,7 +298,7 @@ impl Pulls {
                     continue;
                 }
                 lane.tries += 1;
-                lane.retry_at = now + retry * lane.tries;
+                lane.retry_at = now + retry * (1 << (lane.tries - 1));
                 asks.push(Ask { token, peer, range: lane.range });
             }
             while session.lanes.len() < WINDOW_RANGES

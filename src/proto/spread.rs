@@ -174,7 +174,7 @@ pub(super) enum Overdue<C> {
 /// The hops under way, what is known of the way, and what may be sent.
 #[derive(Debug)]
 pub(super) struct Hops<C> {
-    hops: BTreeMap<u16, Hop<C>>,
+    open: BTreeMap<u16, Hop<C>>,
     retries: Deadlines<u16>,
     round_trips: RoundTrips,
     budget: Budget,
@@ -183,7 +183,7 @@ pub(super) struct Hops<C> {
 impl<C: Clone> Hops<C> {
     pub(super) fn new(now: Instant) -> Hops<C> {
         Hops {
-            hops: BTreeMap::new(),
+            open: BTreeMap::new(),
             retries: Deadlines::default(),
             round_trips: RoundTrips::default(),
             // Full: what is not there yet has come in before.
@@ -211,9 +211,16 @@ impl<C: Clone> Hops<C> {
         left.is_some()
     }
 
+    /// What is left of the budget, in bytes.
+    pub(super) fn left(&mut self, now: Instant, per_second: usize) -> usize {
+        let filled = self.spend(now, per_second, 0);
+        debug_assert!(filled, "nothing can always be spent");
+        usize::try_from(self.budget.bytes).unwrap_or(usize::MAX)
+    }
+
     /// Whether a number is that of a hop.
     pub(super) fn is_open(&self, seq: u16) -> bool {
-        self.hops.contains_key(&seq)
+        self.open.contains_key(&seq)
     }
 
     /// A part is given to somebody; false when too many are under way.
@@ -225,33 +232,33 @@ impl<C: Clone> Hops<C> {
         (part, to): (Part, NodeId),
         cargo: C,
     ) -> bool {
-        if self.hops.len() >= MAX_HOPS {
+        if self.open.len() >= MAX_HOPS {
             return false;
         }
         self.retries.set(seq, now + self.wait(ceiling));
-        self.hops.insert(seq, Hop { part, cargo, tried: vec![to], sent: now });
+        self.open.insert(seq, Hop { part, cargo, tried: vec![to], sent: now });
         true
     }
 
     /// The part is given to somebody else. Each try waits twice as long as the one before.
     pub(super) fn reopen(&mut self, (now, ceiling): (Instant, Duration), seq: u16, to: NodeId) {
         let wait = self.wait(ceiling);
-        let Some(hop) = self.hops.get_mut(&seq) else { return };
-        let doublings = u32::try_from(hop.tried.len()).unwrap_or(u32::MAX).min(MAX_TRIES as u32);
+        let Some(hop) = self.open.get_mut(&seq) else { return };
+        let doublings = hop.tried.len().min(MAX_TRIES);
         hop.tried.push(to);
         self.retries.set(seq, now + (wait * (1 << doublings)).min(ceiling));
     }
 
     /// Somebody acknowledged: the part of the hop, if it was waited for.
     pub(super) fn handle_ack(&mut self, now: Instant, from: NodeId, seq: u16) -> Option<Part> {
-        let hop = self.hops.get(&seq).filter(|hop| hop.tried.contains(&from))?;
+        let hop = self.open.get(&seq).filter(|hop| hop.tried.contains(&from))?;
         let (part, only_try) = (hop.part, hop.tried.len() == 1);
         if only_try {
             // Karn's rule: of a hop that was repeated nobody knows what was acknowledged.
             let took = now - hop.sent;
             self.round_trips.add(took);
         }
-        self.hops.remove(&seq);
+        self.open.remove(&seq);
         self.retries.clear(seq);
         Some(part)
     }
@@ -262,7 +269,7 @@ impl<C: Clone> Hops<C> {
         let due = self.retries.due(now);
         let mut overdue = Vec::with_capacity(due.len());
         for seq in due {
-            let hop = &self.hops[&seq];
+            let hop = &self.open[&seq];
             let (part, cargo) = (hop.part, hop.cargo.clone());
             overdue.push(if hop.tried.len() < MAX_TRIES {
                 Overdue::Again { seq, part, cargo, tried: hop.tried.clone() }
@@ -276,13 +283,13 @@ impl<C: Clone> Hops<C> {
 
     /// Nobody is tried any more.
     pub(super) fn give_up(&mut self, seq: u16) {
-        self.hops.remove(&seq);
+        self.open.remove(&seq);
         self.retries.clear(seq);
     }
 
     /// The parts that nobody has acknowledged yet.
     pub(super) fn open_parts(&self) -> impl Iterator<Item = (Part, &C)> {
-        self.hops.values().map(|hop| (hop.part, &hop.cargo))
+        self.open.values().map(|hop| (hop.part, &hop.cargo))
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -290,7 +297,7 @@ impl<C: Clone> Hops<C> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.hops.len()
+        self.open.len()
     }
 }
 

@@ -63,7 +63,7 @@ impl Protocol {
 
     /// Sends the join requests that are due.
     pub(super) fn send_joins(&mut self) {
-        let retry = self.config.probe_timeout;
+        let retry = self.request_wait();
         for dial in self.joins.handle_timeout(self.now, retry) {
             let member = self.members.local();
             let join = Join {

@@ -172,7 +172,7 @@ impl Protocol {
 
     /// Sends the pulls that have their turn, and ends sessions that are over.
     pub(super) fn progress_pulls(&mut self) {
-        let retry = self.health.scale(self.config.probe_timeout);
+        let retry = self.request_wait();
         loop {
             for ask in self.pulls.take_asks(self.now, retry) {
                 self.send_pull(&ask);

@@ -153,7 +153,7 @@ impl Protocol {
         if source.id == self.local {
             return;
         }
-        let retry = self.health.scale(self.config.probe_timeout);
+        let retry = self.request_wait();
         if self.fetches.want(self.now, retry, (object, least), source) {
             self.counters.plain.fetches += 1;
             self.request(Request::Whole { source, object });
@@ -204,7 +204,7 @@ impl Protocol {
 
     /// Fetches that are overdue.
     pub(super) fn retry_fetches(&mut self) {
-        let retry = self.health.scale(self.config.probe_timeout);
+        let retry = self.request_wait();
         // What is wanted of one node goes into one datagram, or few.
         let mut together: BTreeMap<(NodeId, SocketAddr), Vec<(Object, u64)>> = BTreeMap::new();
         for request in self.fetches.handle_timeout(self.now, retry) {
@@ -277,7 +277,7 @@ impl Protocol {
             return;
         }
         let source = Source { id: origin.id, addr: origin.addr };
-        let retry = self.health.scale(self.config.probe_timeout);
+        let retry = self.request_wait();
         let wanted = (large.object, large.version);
         if self.fetches.want(self.now, retry, wanted, source) {
             self.counters.plain.fetches += 1;
@@ -331,7 +331,7 @@ impl Protocol {
 
     /// A part of an object has come.
     pub(super) fn receive_part(&mut self, origin: Origin, part: &Part) {
-        let retry = self.health.scale(self.config.probe_timeout);
+        let retry = self.request_wait();
         let (requests, whole) = self.fetches.handle_part(self.now, retry, origin.id, part);
         for request in requests {
             self.request(request);

@@ -2,6 +2,7 @@
 //! when the driver takes them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;
@@ -18,6 +19,10 @@ use crate::wire::{Frame, HEADER_BYTES, Header, begin, finish};
 
 /// Datagrams that may wait for the driver; what is beyond it is dropped and counted.
 pub(super) const MAX_OUTGOING: usize = 16_384;
+
+/// A request waits for its answer so many times what an acknowledgement takes: an answer may have
+/// to be put together first.
+const REQUEST_PATIENCE: u32 = 4;
 
 /// A datagram that waits.
 #[derive(Debug)]
@@ -74,6 +79,12 @@ impl Protocol {
         }
     }
 
+    /// How long an answer to a request may take before it is asked again; each time twice as long.
+    pub(super) fn request_wait(&self) -> Duration {
+        let ceiling = self.config.probe_timeout;
+        (self.hops.wait(ceiling) * REQUEST_PATIENCE).min(self.health.scale(ceiling))
+    }
+
     /// Where a run is reached.
     pub(super) fn addr_of(&self, id: NodeId) -> Option<SocketAddr> {
         let member = self.members.find(id).map(|member| member.node.addr());
@@ -127,11 +138,14 @@ impl Protocol {
         if self.piggyback.is_empty() {
             return;
         }
+        let budget = self.config.gossip_bytes_per_second;
+        let left = if self.rules.fast_path { self.hops.left(self.now, budget) } else { usize::MAX };
+        let before = datagram.len();
         let Protocol { now, config, local, members, roles, suspicions, piggyback, rng, .. } = self;
         // With the buddy rule the accused hears of it in another way.
         let tells_subjects = !self.rules.buddy;
         let Some(receiver) = members.live(to) else { return };
-        let max = config.max_datagram_bytes;
+        let max = config.max_datagram_bytes.min(before.saturating_add(left));
         let limit = transmit_limit(config, members.live_count());
         let pause = config.gossip_interval;
         let peers = members.peers().len();
@@ -148,12 +162,11 @@ impl Protocol {
             Audience::Cluster => false,
             Audience::Scope(scope) => receiver.is_in(*scope),
         });
-        if scopes.is_empty() {
-            return;
+        if !scopes.is_empty() {
+            // No scope is always the last one.
+            let first = rng.random_range(0..scopes.len());
+            scopes.rotate_left(first);
         }
-        // No scope is always the last one.
-        let first = rng.random_range(0..scopes.len());
-        scopes.rotate_left(first);
         for audience in scopes {
             let Audience::Scope(scope) = audience else { continue };
             let peers = roles.table(scope).map_or(0, |table| table.peers().len());
@@ -167,6 +180,8 @@ impl Protocol {
                 append_rumor(frame.as_ref(), rumor, max, datagram)
             });
         }
+        let spent = datagram.len() - before;
+        let _: bool = self.hops.spend(self.now, budget, spent.min(left));
     }
 
     /// Some random members of a list that satisfy `fits`.

@@ -295,15 +295,15 @@ impl Protocol {
                 return;
             }
         }
-        // It may have become a member with this, or said goodbye.
-        let member = origin.member || self.members.live(origin.id).is_some();
+        // It may have become a member with this, or have said goodbye with it or before.
+        let known = self.members.find(origin.id).is_some_and(|it| it.state != State::Replaced);
         let scopes = rumors.iter().map(|(rumor, _)| rumor.audience());
         let audience = scopes.max().unwrap_or(Audience::Cluster);
         let joined = match audience {
             Audience::Cluster => true,
             Audience::Scope(scope) => self.roles.table(scope).is_some(),
         };
-        if !member || !joined || self.phase != Phase::Synced || rumors.is_empty() {
+        if !known || !joined || self.phase != Phase::Synced || rumors.is_empty() {
             // Who has only just come may not know who is there. Without an acknowledgement it is
             // given to somebody else.
             return;

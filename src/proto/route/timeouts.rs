@@ -16,9 +16,6 @@ use crate::wire::frame::{Ping, PingReq, Probe};
 /// them, so that bursts share datagrams.
 const FRESH_SHARE: u32 = 20;
 
-/// What a rumor takes in a datagram, about.
-const RUMOR_BYTES: usize = 32;
-
 /// News wait at most this share of the gossip interval for more of them.
 const NEWS_SHARE: u32 = 100;
 
@@ -201,11 +198,10 @@ impl Protocol {
                 }
             }
         }
-        let cost = self.gossip_cost();
         let mut complete = true;
         for id in chosen {
             let budget = self.config.gossip_bytes_per_second;
-            if self.rules.fast_path && !self.hops.spend(self.now, budget, cost) {
+            if self.rules.fast_path && !self.hops.spend(self.now, budget, HEADER_BYTES) {
                 // The rest waits for the next round.
                 complete = false;
                 break;
@@ -221,11 +217,6 @@ impl Protocol {
             let next = self.now + self.config.gossip_interval;
             self.timers.set_earlier(Timer::Gossip, next);
         }
-    }
-
-    /// About what a datagram of gossip takes now.
-    fn gossip_cost(&self) -> usize {
-        HEADER_BYTES + (self.piggyback.len() * RUMOR_BYTES).min(self.payload_room())
     }
 
     /// Tries one of the failed, and has the seeds resolved and tried again.
