@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 const COMMON: [&str; 7] = ["scenario", "nodes", "trials", "seed", "loss", "wall_s", "virtual_s"];
 
 /// The keys of each scenario, as they are promised to programs that read them.
-const SCENARIOS: [(&str, &[&str]); 8] = [
+const SCENARIOS: [(&str, &[&str]); 11] = [
     (
         "steady",
         &[
@@ -42,6 +42,39 @@ const SCENARIOS: [(&str, &[&str]); 8] = [
     ("anomaly --concurrent 2", &["fp", "fp_healthy", "messages", "bytes"]),
     ("partition --duration 5s", &["agreed_ms", "lost_updates"]),
     ("churn --duration 10s", &["lost_updates", "false_downs", "max_disagreement_ms"]),
+    (
+        "changes --duration 2s --rate 50",
+        &[
+            "known_p50_ms",
+            "known_p99_ms",
+            "known_max_ms",
+            "late_by_node_p50_ms",
+            "late_by_node_max_ms",
+            "caught_up_ms",
+            "bytes_per_node_s",
+            "bytes_per_change_and_node",
+            "changes",
+            "lost_updates",
+            "false_downs",
+            "apart",
+        ],
+    ),
+    (
+        "repair --differences 3",
+        &[
+            "agreed_ms",
+            "agreed_max_ms",
+            "bytes_total",
+            "bytes_total_max",
+            "datagrams_there",
+            "datagrams_there_max",
+            "datagrams_back",
+            "datagrams_back_max",
+            "differences",
+            "apart",
+        ],
+    ),
+    ("spread --dead 20% --via gossip", &["p50_ms", "missed", "bytes_per_node"]),
 ];
 
 /// What `anomaly --threshold` has beside that.
@@ -218,6 +251,13 @@ fn arguments_reach_the_cluster() {
     assert_eq!(same["p50_ms"], 10.0);
     let apart = "--scopes 8 --scopes-per-node 2 --roles 3";
     json(&format!("sim spread --nodes 16 --trials 1 {apart} --json"));
+    // Gossip has memberlist's fanout, unless told otherwise.
+    let gossip = |set: &str| json(&format!("sim spread --nodes 24 --trials 2 --json --via {set}"));
+    let three = of_the_seed(gossip("gossip --set gossip_fanout=3"));
+    assert_eq!(of_the_seed(gossip("gossip")), three);
+    assert_ne!(of_the_seed(gossip("gossip --set gossip_fanout=8")), three);
+    let dead = json("sim spread --nodes 20 --trials 2 --dead 30% --json");
+    assert_eq!((&dead["missed"], dead["p50_ms"].is_number()), (&0.into(), true), "{dead:?}");
     // In per cent it is the same.
     assert_eq!(json("sim storm --nodes 4 --loss 2.5% --json")["loss"], 0.025);
 }
@@ -254,7 +294,7 @@ fn the_configuration_is_explained_and_reads_back() {
 
 #[test]
 fn bad_arguments_are_named() {
-    let bad: [(&str, &[&str]); 28] = [
+    let bad: [(&str, &[&str]); 33] = [
         ("sim nope", &["nope"]),
         ("sim steady --nodes 0", &["--nodes", "0", "2..="]),
         ("sim steady --nodes 1", &["--nodes", "1", "2..="]),
@@ -279,6 +319,11 @@ fn bad_arguments_are_named() {
         ("sim anomaly --concurrent 0", &["--concurrent", "0"]),
         ("sim anomaly --anomaly 1us", &["--anomaly 1us", "1ms"]),
         ("sim anomaly --threshold --interval 1s", &["--threshold", "--interval"]),
+        ("sim spread --dead 2", &["--dead", "2", "0 to 1"]),
+        ("sim spread --via pigeon", &["--via", "pigeon", "fast-path, gossip, piggyback"]),
+        ("sim changes --rate 0", &["--rate", "0"]),
+        ("sim repair --differences 0", &["--differences", "0"]),
+        ("sim repair --nodes 2", &["--nodes 2", "at least 3"]),
         ("sim swarm --seeds 7..7", &["--seeds", "7..7", "excluded"]),
         ("sim swarm --seeds many", &["--seeds", "`many`"]),
         ("sim swarm --without rain", &["--without", "rain", "one-way partition"]),
@@ -352,6 +397,11 @@ fn a_sweep_has_a_row_and_a_line_for_each_value() {
     let report = reports[1].as_object().expect("an object").clone();
     assert_eq!(of_the_seed(report), of_the_seed(alone));
 
+    let more = "--over gossip_fanout=2..3";
+    for line in ["changes --duration 1s", "repair --trials 2"] {
+        let all = json(&format!("sim sweep {more} {line} --nodes 6 --json"));
+        assert_eq!(all["reports"].as_array().map(Vec::len), Some(2), "{line}");
+    }
     let durations =
         json("sim sweep --over probe_interval=600ms,1s crash --nodes 5 --trials 1 --json");
     assert_eq!(durations["values"], serde_json::json!(["600ms", "1s"]));
@@ -359,7 +409,8 @@ fn a_sweep_has_a_row_and_a_line_for_each_value() {
 
 #[test]
 fn help_has_examples() {
-    let own = ["sweep", "spread", "anomaly", "swarm", "lifeguard"].map(|it| format!("sim {it}"));
+    let own = ["sweep", "spread", "changes", "repair", "anomaly", "swarm", "lifeguard"]
+        .map(|it| format!("sim {it}"));
     for line in own.iter().map(String::as_str).chain(["", "sim", "config"]) {
         let text = stdout(&format!("{line} --help"));
         assert!(text.contains("Usage: rolecall"), "{text}");

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use rolecall::Config;
-use rolecall::sim::scenario::{Crash, Join, Meter, Scenario, Setup, Spread, Steady, Storm};
+use rolecall::sim::scenario::{
+    Changes, Crash, Join, Meter, Repair, Scenario, Setup, Spread, Steady, Storm, Via,
+};
+use rolecall::sim::{Faults, Loss};
 use serde_json::Value;
 
 /// A change's budget of transmissions is of a round or two when the fanout is as large. Such a
@@ -14,7 +17,7 @@ fn a_fanout_that_uses_the_budget_up_at_once_leaves_nobody_out() {
     for gossip_fanout in [16, 20] {
         let config = Config { gossip_fanout, ..Config::lan() };
         let setup = Setup { nodes: 64, trials: 10, config, ..Setup::default() };
-        let spread = setup.run(&Spread, &Meter::default()).figures;
+        let spread = setup.run(&Spread::default(), &Meter::default()).figures;
         assert_eq!(spread.missed, 0, "{spread:?}");
         assert!(spread.max_ms.is_some_and(|ms| ms < 100.0), "{spread:?}");
     }
@@ -32,7 +35,13 @@ fn figures<S: Scenario>(scenario: &S, setup: &Setup, trials: usize) -> Value {
 /// seed makes the same trials, however many more there are; another seed makes others.
 #[track_caller]
 fn assert_complete<S: Scenario>(scenario: &S, counts: &[&str]) {
-    let setup = Setup { nodes: 24, trials: 3, ..Setup::default() };
+    assert_complete_in(&Setup::default(), scenario, counts);
+}
+
+/// The same with other faults, or other scopes.
+#[track_caller]
+fn assert_complete_in<S: Scenario>(setup: &Setup, scenario: &S, counts: &[&str]) {
+    let setup = Setup { nodes: 24, trials: 3, ..setup.clone() };
     let three = figures(scenario, &setup, 3);
     for (name, value) in three.as_object().expect("an object") {
         let unknown = value.is_null() && name != "heap_bytes_per_pair";
@@ -58,7 +67,9 @@ fn steady_suspects_nobody() {
 
 #[test]
 fn spread_misses_nobody() {
-    assert_complete(&Spread, &["missed"]);
+    assert_complete(&Spread::default(), &["missed"]);
+    assert_complete(&Spread { dead: 0.2, ..Spread::default() }, &["missed"]);
+    assert_complete(&Spread { via: Via::Gossip, ..Spread::default() }, &["missed"]);
 }
 
 #[test]
@@ -74,4 +85,64 @@ fn join_is_complete() {
 #[test]
 fn storm_converges() {
     assert_complete(&Storm, &["incomplete"]);
+}
+
+/// What others have to offer is slower, the more so the less is done for speed.
+#[test]
+fn each_way_to_spread_is_slower_than_the_one_before() {
+    let setup = Setup { nodes: 64, trials: 5, ..Setup::default() };
+    let p50 = |via| {
+        let spread = Spread { via, ..Spread::default() };
+        setup.run(&spread, &Meter::default()).figures.p50_ms.expect("it is known to all")
+    };
+    let [fast, gossip, piggyback] = [Via::FastPath, Via::Gossip, Via::Piggyback].map(p50);
+    assert!(fast < gossip && 2.0 * gossip < piggyback, "{fast} {gossip} {piggyback}");
+}
+
+#[test]
+fn changes_are_known_to_all() {
+    let setup = Setup { duration: Some(Duration::from_secs(3)), ..Setup::default() };
+    let counts = ["lost_updates", "false_downs", "apart"];
+    assert_complete_in(&setup, &Changes::default(), &counts);
+    let apart = Setup { scopes: 4, scopes_per_node: 2, ..setup };
+    assert_complete_in(&apart, &Changes { rate: 20 }, &counts);
+}
+
+/// A budget far below what the changes need delays them, and no more.
+#[test]
+fn changes_over_budget_are_late_and_not_lost() {
+    let config = Config { gossip_bytes_per_second: 4096, ..Config::lan() };
+    let setup =
+        Setup { nodes: 32, trials: 1, duration: Some(Duration::from_secs(5)), ..Setup::default() };
+    let changes = Changes { rate: 500 };
+    let usual = setup.run(&changes, &Meter::default()).figures;
+    let tight = Setup { config, ..setup }.run(&changes, &Meter::default()).figures;
+    for figures in [&usual, &tight] {
+        assert_eq!((figures.lost_updates, figures.apart), (0, 0), "{figures:?}");
+        assert_eq!(figures.changes, 2500);
+    }
+    assert!(usual.known_p50_ms < tight.known_p50_ms, "{usual:?} {tight:?}");
+}
+
+#[test]
+fn repair_ends_in_agreement() {
+    assert_complete(&Repair::default(), &["apart"]);
+    let lossy = Faults { loss: Loss::Random(0.3), ..Faults::default() };
+    let lossy = Setup { faults: lossy, ..Setup::default() };
+    assert_complete_in(&lossy, &Repair { differences: 60 }, &["apart"]);
+}
+
+/// What is equal costs nothing, however much of it there is.
+#[test]
+fn repair_costs_what_differs() {
+    let setup = Setup { nodes: 100, trials: 5, ..Setup::default() };
+    let large = Setup { scopes: 20, scopes_per_node: 20, ..setup.clone() };
+    let bytes = |setup: &Setup, differences| {
+        let figures = setup.run(&Repair { differences }, &Meter::default()).figures;
+        assert_eq!((figures.apart, figures.differences), (0, Some(differences as f64)));
+        figures.bytes_total.expect("all agreed")
+    };
+    let [few, many, few_of_large] = [bytes(&setup, 4), bytes(&setup, 40), bytes(&large, 4)];
+    assert!(few < 1000.0 && 4.0 * few < many, "{few} {many}");
+    assert!(few_of_large < 2.0 * few, "{few} {few_of_large}");
 }

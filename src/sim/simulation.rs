@@ -32,6 +32,8 @@ pub struct Heard<'a> {
     pub host: HostId,
     /// What.
     pub event: &'a Event,
+    /// The node that runs there, which knows of it.
+    pub node: &'a Protocol,
 }
 
 /// What is to see every event; it may end the run.
@@ -153,6 +155,16 @@ impl Simulation {
             let _: ControlFlow<()> = self.turn(*host, &mut ignore);
         }
         hosts
+    }
+
+    /// The nodes of some hosts, before they have said anything: for who drives them by hand.
+    pub(super) fn unstarted(mut self, specs: impl IntoIterator<Item = HostSpec>) -> Vec<Protocol> {
+        let made = |spec| {
+            let host = self.install(spec);
+            self.load(host);
+            self.hosts[host.index()].stop().expect("it was just made").node
+        };
+        specs.into_iter().map(made).collect()
     }
 
     /// Sets a host up, to be started with [`restart`](Simulation::restart).

@@ -144,7 +144,8 @@ impl Simulation {
             if let Some(checks) = &mut self.checks {
                 checks.heard(self.now, host, &process.node, &event);
             }
-            if watcher(Heard { at: self.now, host, event: &event }).is_break() {
+            let heard = Heard { at: self.now, host, event: &event, node: &process.node };
+            if watcher(heard).is_break() {
                 flow = ControlFlow::Break(());
             }
             if let Some((publisher, _)) = &mut process.view {

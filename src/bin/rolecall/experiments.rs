@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use documented::DocumentedFields;
+use rolecall::Config;
 use rolecall::sim::scenario::{
-    Anomaly, Churn, Crash, Join, Partition, Scenario, Setup, Spread, Steady, Storm,
+    Anomaly, Changes, Churn, Crash, Join, Partition, Repair, Scenario, Setup, Spread, Steady,
+    Storm, Via,
 };
 
+use crate::args::Share;
 use crate::job::{Job, Run};
 
 /// Which scenario, and what it is told.
@@ -25,11 +28,13 @@ Examples:
     Steady(Run<SteadyArgs>),
     /// One node takes a role: until every other one knows it
     #[command(after_help = "\
-Makes 100 trials, fewer of more than 512 nodes.
+Makes 100 trials, fewer of more than 512 nodes. With --via gossip and --via piggyback gossip_fanout
+is 3, as in memberlist, unless --set says otherwise.
 
 Examples:
   rolecall sim spread --nodes 256 --loss 5% --svg spread.svg
-  rolecall sim spread --set gossip_fanout=5 --json")]
+  rolecall sim spread --nodes 1000 --dead 2%
+  rolecall sim spread --via gossip --set gossip_fanout=5 --json")]
     Spread(Run<SpreadArgs>),
     /// One node dies silently: until the first, and until the last has noticed
     #[command(after_help = "\
@@ -84,6 +89,22 @@ Examples:
   rolecall sim churn --loss 5%
   rolecall sim churn --nodes 256 --duration 10m --json")]
     Churn(Run<ChurnArgs>),
+    /// Roles change all the time: how far views lag behind, and what it costs
+    #[command(after_help = "\
+Makes 1 trial. Each lasts --duration (60 s), and the calm after it.
+
+Examples:
+  rolecall sim changes --nodes 256 --rate 20 --loss 1%
+  rolecall sim changes --rate 500 --set gossip_bytes_per_second=4096 --json")]
+    Changes(Run<ChangesArgs>),
+    /// Two nodes of a cluster know different things: what it costs them to find and mend that
+    #[command(after_help = "\
+Makes 20 trials, fewer of more than 1024 nodes. All other nodes are only known, and never run.
+
+Examples:
+  rolecall sim repair --nodes 1000 --differences 100
+  rolecall sim repair --nodes 1000 --scopes 100 --scopes-per-node 100 --latency 1ms --json")]
+    Repair(Run<RepairArgs>),
 }
 
 impl Experiments {
@@ -97,6 +118,8 @@ impl Experiments {
             Experiments::Anomaly(run) => Box::new(run),
             Experiments::Partition(run) => Box::new(run),
             Experiments::Churn(run) => Box::new(run),
+            Experiments::Changes(run) => Box::new(run),
+            Experiments::Repair(run) => Box::new(run),
         }
     }
 }
@@ -111,6 +134,9 @@ pub(crate) trait Experiment: Args + Clone + Debug {
 
     /// The scenario as the arguments want it, for a cluster of so many nodes.
     fn scenario(&self, nodes: u32) -> Result<Self::Scenario, String>;
+
+    /// Turns knobs that stand elsewhere for it than in the preset.
+    fn tune(&self, _: &mut Config) {}
 
     /// How many trials it makes unless told otherwise, so that they take about a minute at most.
     fn trials(&self, nodes: u32) -> u32;
@@ -145,15 +171,28 @@ impl Experiment for SteadyArgs {
     }
 }
 
-/// Nothing but what all scenarios are told.
+/// What the scenario is told besides.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct SpreadArgs {}
+pub(crate) struct SpreadArgs {
+    /// Share of the nodes that die silently right before, so that nobody has noticed yet
+    #[arg(long, value_name = "P", default_value = "0")]
+    dead: Share,
+    /// How the change reaches the others
+    #[arg(long, value_enum, default_value = "fast-path")]
+    via: Via,
+}
 
 impl Experiment for SpreadArgs {
     type Scenario = Spread;
 
     fn scenario(&self, _: u32) -> Result<Spread, String> {
-        Ok(Spread)
+        Ok(Spread { dead: self.dead.0, via: self.via })
+    }
+
+    fn tune(&self, config: &mut Config) {
+        if self.via != Via::FastPath {
+            config.gossip_fanout = 3;
+        }
     }
 
     fn trials(&self, nodes: u32) -> u32 {
@@ -298,5 +337,56 @@ impl Experiment for ChurnArgs {
 
     fn trials(&self, nodes: u32) -> u32 {
         scaled(5, 128, nodes)
+    }
+}
+
+/// What the scenario is told besides.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChangesArgs {
+    /// Role changes per second, in the whole cluster
+    #[arg(long, value_name = "R", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+}
+
+impl Experiment for ChangesArgs {
+    type Scenario = Changes;
+
+    const LASTS: bool = true;
+
+    fn scenario(&self, _: u32) -> Result<Changes, String> {
+        Ok(Changes { rate: self.rate })
+    }
+
+    fn trials(&self, _: u32) -> u32 {
+        1
+    }
+}
+
+/// What the scenario is told besides.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RepairArgs {
+    /// How many nodes' roles in a scope the two know differently; for half of them the one is
+    /// ahead, for half the other
+    #[arg(long, value_name = "D", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    differences: u32,
+}
+
+impl Experiment for RepairArgs {
+    type Scenario = Repair;
+
+    fn scenario(&self, nodes: u32) -> Result<Repair, String> {
+        if nodes < 3 {
+            return Err(format!(
+                "--nodes {nodes} is not allowed: it must be at least 3, two of them to know \
+                 different things of the others"
+            ));
+        }
+        Ok(Repair { differences: self.differences as usize })
+    }
+
+    fn trials(&self, nodes: u32) -> u32 {
+        scaled(20, 1024, nodes)
     }
 }

@@ -91,7 +91,7 @@ impl<E: Experiment> Job for Run<E> {
             let name = E::Scenario::NAME;
             return Err(format!("--duration is not for `{name}`, which ends by itself"));
         }
-        let config = self.cluster.tuning.config(last)?;
+        let config = self.cluster.tuning.config(last, |config| self.own.tune(config))?;
         self.own.scenario(self.cluster.nodes)?;
         self.cluster.setup(config, self.own.trials(self.cluster.nodes))
     }

@@ -26,7 +26,7 @@ pub(crate) struct Knobs {
 impl Knobs {
     /// The text, which reads back as the same configuration.
     pub(crate) fn text(&self) -> Result<String, String> {
-        let config = self.tuning.config(None)?;
+        let config = self.tuning.config(None, |_| {})?;
         let values = toml::Table::try_from(&config).expect("a configuration is a table");
         let mut text = format!("# rolecall, {}\n", self.tuning.words());
         for (key, meaning) in Config::FIELD_NAMES.iter().zip(Config::FIELD_DOCS) {

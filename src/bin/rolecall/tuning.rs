@@ -34,13 +34,19 @@ pub(crate) struct Assignment {
 }
 
 impl Tuning {
-    /// The configuration, with one more knob turned if there is one to turn.
-    pub(crate) fn config(&self, last: Option<&Assignment>) -> Result<Config, String> {
+    /// The configuration, with one more knob turned if there is one to turn. What was asked for
+    /// comes after `tune`.
+    pub(crate) fn config(
+        &self,
+        last: Option<&Assignment>,
+        tune: impl FnOnce(&mut Config),
+    ) -> Result<Config, String> {
         let mut config = match self.preset {
             Preset::Local => Config::local(),
             Preset::Lan => Config::lan(),
             Preset::Wan => Config::wan(),
         };
+        tune(&mut config);
         for assignment in self.set.iter().chain(last) {
             config = assignment.applied_to(&config)?;
         }

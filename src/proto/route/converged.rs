@@ -14,7 +14,7 @@ use super::super::pull::Pulls;
 use super::super::roles::RoleSet;
 use super::super::timer::{Timer, TimerTable};
 use super::super::{Phase, Protocol};
-use crate::node::Node;
+use crate::node::{Node, NodeId};
 use crate::wire::ScopeId;
 
 /// What everybody knows of a node, to be handed to [`Protocol::acquaint`]. Cheap to clone.
@@ -73,6 +73,15 @@ impl Protocol {
         self.outcomes.clear();
         self.outgoing.clear();
         self.scatter_timers();
+        self.settle();
+    }
+
+    /// Sends a peer what a probe round would send it, but now and beside the rounds: nobody waits
+    /// for the answer.
+    pub fn probe(&mut self, now: crate::time::Instant, peer: NodeId) {
+        self.advance(now);
+        let seq = self.detector.take_seq();
+        self.send_probe(peer, seq);
         self.settle();
     }
 

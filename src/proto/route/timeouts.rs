@@ -136,18 +136,23 @@ impl Protocol {
         }
         if let Some((target, seq)) = self.detector.begin_round(self.now, &mut self.rng) {
             self.counters.plain.probes += 1;
-            match self.digest_with(target, seq) {
-                Some(digest) => {
-                    self.last_compared = Some(self.now);
-                    self.send_to(target, Probe { seq, digest });
-                }
-                None => self.send_to(target, Ping { seq }),
-            }
+            self.send_probe(target, seq);
             let timeout = self.health.scale(self.config.probe_timeout);
             self.timers.set(Timer::ProbeTimeout, Some(self.now + timeout));
         }
         self.probe_due = self.now + self.health.scale(self.config.probe_interval);
         self.timers.set(Timer::Probe, Some(self.probe_due));
+    }
+
+    /// Asks whether a peer is there, and with it whether it knows the same.
+    pub(super) fn send_probe(&mut self, target: NodeId, seq: u16) {
+        match self.digest_with(target, seq) {
+            Some(digest) => {
+                self.last_compared = Some(self.now);
+                self.send_to(target, Probe { seq, digest });
+            }
+            None => self.send_to(target, Ping { seq }),
+        }
     }
 
     pub(super) fn probe_answered(&mut self, target: NodeId) {

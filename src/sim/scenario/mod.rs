@@ -7,17 +7,19 @@
 //! use rolecall::sim::scenario::{Meter, Scenario, Setup, Spread};
 //!
 //! let setup = Setup { nodes: 32, trials: 3, ..Setup::default() };
-//! let report = setup.run(&Spread, &Meter::default());
+//! let report = setup.run(&Spread::default(), &Meter::default());
 //! assert_eq!(report.figures.missed, 0);
 //! println!("known to all of 32 nodes after {:?} ms", report.figures.p50_ms);
 //! ```
 
 mod agreement;
 mod anomaly;
+mod changes;
 mod churn;
 mod crash;
 mod join;
 mod partition;
+mod repair;
 mod spread;
 mod steady;
 mod storm;
@@ -36,11 +38,13 @@ use crate::config::Config;
 use crate::proto::Rules;
 
 pub use anomaly::{Anomaly, AnomalyFigures, AnomalyTrial};
+pub use changes::{Changes, ChangesFigures, ChangesTrial};
 pub use churn::{Churn, ChurnFigures, ChurnTrial};
 pub use crash::{Crash, CrashFigures};
 pub use join::{Join, JoinFigures};
 pub use partition::{Partition, PartitionFigures, PartitionTrial};
-pub use spread::{Spread, SpreadFigures};
+pub use repair::{Repair, RepairFigures, RepairTrial};
+pub use spread::{Spread, SpreadFigures, Via};
 pub use steady::{Steady, SteadyFigures};
 pub use storm::{Storm, StormFigures};
 

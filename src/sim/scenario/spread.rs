@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::{Curve, Measured, Meter, Scenario, Setup, mean, ms, per_node, quantile, rounded};
 use crate::event::Event;
-use crate::proto::{Command, Protocol};
+use crate::proto::{Command, Protocol, Rules};
 use crate::role::Role;
-use crate::sim::{Heard, HostId};
+use crate::sim::{Heard, HostId, Simulation};
 use crate::time::Instant;
 
 /// Whoever has not heard of the change by then has missed it.
@@ -22,8 +23,37 @@ const LIMIT: Duration = Duration::from_secs(60);
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// One node of a converged cluster takes a role; until the last live node of the scope has it.
-#[derive(Clone, Copy, Debug)]
-pub struct Spread;
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Spread {
+    /// The share of the nodes that die silently right before, so that nobody has noticed yet.
+    pub dead: f64,
+    /// How the change reaches the others.
+    pub via: Via,
+}
+
+/// How a change reaches the others.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum Via {
+    /// A few acknowledged hops; digests find what was missed
+    #[default]
+    FastPath,
+    /// Gossip of which the first round is at once and includes the next node by id
+    Gossip,
+    /// Gossip and probes at their intervals that carry it to random nodes, as memberlist has them
+    Piggyback,
+}
+
+impl Via {
+    fn rules(self, rules: Rules) -> Rules {
+        let gossip = Rules { fast_path: false, digests: false, ..rules };
+        match self {
+            Via::FastPath => rules,
+            Via::Gossip => gossip,
+            Via::Piggyback => Rules { eager_gossip: false, successor_gossip: false, ..gossip },
+        }
+    }
+}
 
 /// How a change spread.
 #[derive(Clone, Debug, Serialize)]
@@ -57,23 +87,41 @@ pub struct SpreadTrial {
     datagrams: f64,
 }
 
+impl Spread {
+    /// Ends the share of the nodes that is to be dead, but never the origin.
+    fn bury(self, sim: &mut Simulation, origin: HostId, rng: &mut ChaCha8Rng) {
+        let others: Vec<HostId> = sim.hosts().filter(|host| *host != origin).collect();
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a number of hosts"
+        )]
+        let dead = (self.dead * (others.len() + 1) as f64).round() as usize;
+        let dead = if self.dead > 0.0 { dead.max(1) } else { 0 };
+        let dead: Vec<HostId> = others.sample(rng, dead).copied().collect();
+        dead.into_iter().for_each(|host| sim.crash(host));
+    }
+}
+
 impl Scenario for Spread {
     type Trial = SpreadTrial;
     type Figures = SpreadFigures;
     const NAME: &'static str = "spread";
 
     fn trial(&self, setup: &Setup, seed: u64, _: &Meter) -> Measured<SpreadTrial> {
+        let setup = Setup { rules: self.via.rules(setup.rules), ..setup.clone() };
         let (mut sim, hosts) = setup.converged(seed);
         let mut rng = ChaCha8Rng::seed_from_u64(!seed);
         let origin = hosts[rng.random_range(0..hosts.len())];
         let id = sim.node(origin).expect("it runs").local().id();
         let scope = sim.node(origin).expect("it runs").scopes()[0].clone();
         let in_scope = |node: &Protocol| node.scopes().contains(&scope);
-        let audience = sim.running().filter(|(_, node)| in_scope(node)).count() - 1;
-
         let carried = sim.network().carried();
         sim.run(WINDOW);
         let idle = sim.network().carried();
+        self.bury(&mut sim, origin, &mut rng);
+        let audience = sim.running().filter(|(_, node)| in_scope(node)).count() - 1;
         let news = Role::from("news");
         let roles = vec![news.clone()];
         let start = sim.now();
