@@ -87,16 +87,20 @@ fn storm_converges() {
     assert_complete(&Storm, &["incomplete"]);
 }
 
-/// What others have to offer is slower, the more so the less is done for speed.
+/// Gossip with memberlist's fanout is slower, and much slower if no round comes before its time; it
+/// costs more, too.
 #[test]
 fn each_way_to_spread_is_slower_than_the_one_before() {
-    let setup = Setup { nodes: 64, trials: 5, ..Setup::default() };
-    let p50 = |via| {
-        let spread = Spread { via, ..Spread::default() };
-        setup.run(&spread, &Meter::default()).figures.p50_ms.expect("it is known to all")
+    let measured = |via, gossip_fanout| {
+        let config = Config { gossip_fanout, ..Config::lan() };
+        let setup = Setup { trials: 5, config, ..Setup::default() };
+        let figures = setup.run(&Spread { via, ..Spread::default() }, &Meter::default()).figures;
+        (figures.p50_ms.expect("it is known to all"), figures.bytes_per_node)
     };
-    let [fast, gossip, piggyback] = [Via::FastPath, Via::Gossip, Via::Piggyback].map(p50);
-    assert!(fast < gossip && 2.0 * gossip < piggyback, "{fast} {gossip} {piggyback}");
+    let fast = measured(Via::FastPath, Config::lan().gossip_fanout);
+    let [gossip, piggyback] = [Via::Gossip, Via::Piggyback].map(|via| measured(via, 3));
+    assert!(fast.0 < gossip.0 && 2.0 * gossip.0 < piggyback.0, "{fast:?} {gossip:?} {piggyback:?}");
+    assert!(2.0 * fast.1 < gossip.1.min(piggyback.1), "{fast:?} {gossip:?} {piggyback:?}");
 }
 
 #[test]
@@ -143,6 +147,6 @@ fn repair_costs_what_differs() {
         figures.bytes_total.expect("all agreed")
     };
     let [few, many, few_of_large] = [bytes(&setup, 4), bytes(&setup, 40), bytes(&large, 4)];
-    assert!(few < 1000.0 && 4.0 * few < many, "{few} {many}");
-    assert!(few_of_large < 2.0 * few, "{few} {few_of_large}");
+    assert!(few < 2500.0 && 2.0 * few < many, "{few} {many}");
+    assert!(few_of_large < 1.5 * few, "{few} {few_of_large}");
 }

@@ -176,6 +176,11 @@ impl Detector {
         }
         let target = *self.order.get(self.cursor)?;
         self.cursor += 1;
+        Some((target, self.begin_round_with(now, target)))
+    }
+
+    /// Begins a round with this target, and returns the number of its ping.
+    pub(super) fn begin_round_with(&mut self, now: Instant, target: NodeId) -> u16 {
         let seq = self.take_seq();
         self.round = Some(Round {
             target,
@@ -186,7 +191,7 @@ impl Detector {
             helpers: Vec::new(),
             nacked: Vec::new(),
         });
-        Some((target, seq))
+        seq
     }
 
     /// The target and number of this round's ping while it is unanswered.

@@ -76,11 +76,11 @@ impl Protocol {
         self.settle();
     }
 
-    /// Sends a peer what a probe round would send it, but now and beside the rounds: nobody waits
-    /// for the answer.
+    /// Begins a probe round with this peer now, whatever the round before came to. If no answer
+    /// comes, that means nothing.
     pub fn probe(&mut self, now: crate::time::Instant, peer: NodeId) {
         self.advance(now);
-        let seq = self.detector.take_seq();
+        let seq = self.detector.begin_round_with(self.now, peer);
         self.send_probe(peer, seq);
         self.settle();
     }
