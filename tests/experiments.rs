@@ -141,9 +141,10 @@ fn repair_ends_in_agreement() {
 fn repair_costs_what_differs() {
     let setup = Setup { nodes: 100, trials: 5, ..Setup::default() };
     let large = Setup { scopes: 20, scopes_per_node: 20, ..setup.clone() };
-    let bytes = |setup: &Setup, differences| {
-        let figures = setup.run(&Repair { differences }, &Meter::default()).figures;
-        assert_eq!((figures.apart, figures.differences), (0, Some(differences as f64)));
+    let bytes = |setup: &Setup, differences: u32| {
+        let repair = Repair { differences: differences as usize };
+        let figures = setup.run(&repair, &Meter::default()).figures;
+        assert_eq!((figures.apart, figures.differences), (0, Some(f64::from(differences))));
         figures.bytes_total.expect("all agreed")
     };
     let [few, many, few_of_large] = [bytes(&setup, 4), bytes(&setup, 40), bytes(&large, 4)];
