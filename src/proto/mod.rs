@@ -262,6 +262,8 @@ pub struct Protocol {
     gatherings: Gatherings,
     /// Scopes in which somebody waits to hear who has the news that go out next.
     asked_about: BTreeSet<ScopeId>,
+    /// When this node last began to tell of its roles in a scope, and from which generation on.
+    told_lately: BTreeMap<ScopeId, (Instant, Generation)>,
     goodbye: Option<Goodbye>,
     timers: TimerTable,
 
@@ -351,6 +353,7 @@ impl Protocol {
             receipts: Receipts::default(),
             gatherings: Gatherings::default(),
             asked_about: BTreeSet::new(),
+            told_lately: BTreeMap::new(),
             goodbye: None,
             timers: TimerTable::default(),
             announcing: Deadlines::default(),

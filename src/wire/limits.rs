@@ -31,7 +31,7 @@ pub const MAX_BUCKETS: usize = 128;
 pub const MAX_CELLS_PER_FRAME: usize = 64;
 
 /// Cells of a sketch that are compared before the difference counts as too large for it.
-pub const MAX_SKETCH_CELLS: usize = 192;
+pub const MAX_SKETCH_CELLS: usize = 512;
 
 /// Entries that one range pull says it knows.
 pub const MAX_KNOWN_PER_PULL: usize = 256;

@@ -157,6 +157,7 @@ impl Protocol {
         let scope = ScopeId::of(name);
         let table = self.roles.leave(scope).ok_or(ScopeError::NotJoined)?;
         self.piggyback.drop_scope(scope);
+        self.told_lately.remove(&scope);
         self.fetches.cancel(|object| !matches!(object, Object::Roles(_, of) if of == scope));
         for id in table.peers().iter().chain([&self.local]) {
             let Some(member) = self.members.live(*id).filter(|it| it.announced) else { continue };

@@ -49,6 +49,15 @@ const MANY_DIFFERENCES: usize = 8;
 /// What is missing is asked for after so many round trips: most of it is on its way already.
 const PATIENCE: u32 = 4;
 
+/// What a comparison has shown to be missing.
+#[derive(Debug, Default)]
+struct Missing {
+    /// Here, with the version that the peer has.
+    here: Vec<(Object, u64)>,
+    /// At the peer.
+    there: Vec<(Object, Frame)>,
+}
+
 impl Protocol {
     /// What this node knows of the tables that it shares with a peer, in 16 bits.
     pub(super) fn digest_with(&self, peer: NodeId, seq: u16) -> Option<u16> {
@@ -223,7 +232,8 @@ impl Protocol {
     fn reconcile(&mut self, origin: Origin, difference: &Decoded) {
         let scopes = self.common_scopes(origin.id);
         self.note_agreement(origin.id, scopes, &difference.ours);
-        if difference.ours.len() + difference.theirs.len() > MANY_DIFFERENCES {
+        let many = difference.ours.len() + difference.theirs.len() > MANY_DIFFERENCES;
+        if many {
             self.compare_soon();
         }
         let mut stamps: BTreeMap<(Table, NodeId), (Option<u64>, Option<u64>)> = BTreeMap::new();
@@ -233,27 +243,37 @@ impl Protocol {
         for (table, id, stamp) in &difference.theirs {
             stamps.entry((*table, *id)).or_default().1 = Some(*stamp);
         }
-        let mut pushes = Vec::new();
+        let mut missing = Missing::default();
         // Members come first: their roles mean nothing to who does not know them.
         for ((table, id), (ours, theirs)) in stamps {
             match table {
                 Table::Members => {
-                    self.reconcile_member(origin, id, (ours, theirs), &mut pushes);
+                    self.reconcile_member(id, (ours, theirs), &mut missing);
                 }
                 Table::Scope(scope) => {
-                    self.reconcile_roles(origin, (id, scope), (ours, theirs), &mut pushes);
+                    self.reconcile_roles((id, scope), (ours, theirs), &mut missing);
                 }
             }
         }
-        self.push(origin.id, &pushes);
+        let source = Source { id: origin.id, addr: origin.addr };
+        let mut payload = Vec::new();
+        if many {
+            // Nobody has told this node of them, and nobody will.
+            self.fetch_with(source, &missing.here, &mut payload);
+        } else {
+            let patience = self.hops.wait(self.config.probe_timeout) * PATIENCE;
+            for want in missing.here {
+                self.fetches.want_later(self.now + patience, want, source);
+            }
+        }
+        self.push(origin.id, &missing.there, payload);
     }
 
     fn reconcile_member(
         &mut self,
-        origin: Origin,
         id: NodeId,
         (ours, theirs): (Option<u64>, Option<u64>),
-        pushes: &mut Vec<(Object, Frame)>,
+        missing: &mut Missing,
     ) {
         let object = Object::Profile(id);
         let member = self.members.find(id);
@@ -261,25 +281,25 @@ impl Protocol {
         match (ours.map(parts_of), theirs.map(parts_of)) {
             (Some(ours), Some(theirs)) => {
                 if ours.0 < theirs.0 || ours.1 < theirs.1 {
-                    self.want_soon(origin, object, u64::from(theirs.0));
+                    missing.here.push((object, u64::from(theirs.0)));
                 }
                 let member = self.members.find(id);
                 if ours.0 > theirs.0 {
-                    pushes.extend(member.map(|it| (object, Frame::from(it.profile()))));
+                    missing.there.extend(member.map(|it| (object, Frame::from(it.profile()))));
                 } else if ours.1 > theirs.1 {
-                    pushes.push((object, Alive { id, incarnation: ours.1 }.into()));
+                    missing.there.push((object, Alive { id, incarnation: ours.1 }.into()));
                 }
             }
-            (Some(_), None) => pushes.extend(profile().map(|frame| (object, frame))),
+            (Some(_), None) => missing.there.extend(profile().map(|frame| (object, frame))),
             (None, Some((version, incarnation))) => {
                 match member.map(|it| (it.state, it.incarnation)) {
-                    None => self.want_soon(origin, object, u64::from(version)),
+                    None => missing.here.push((object, u64::from(version))),
                     Some((State::Failed, dead)) if incarnation > dead => {
-                        self.want_soon(origin, object, u64::from(version));
+                        missing.here.push((object, u64::from(version)));
                     }
                     Some((state, _)) => {
                         // It is dead here. Who holds it alive hears that, and it has its say.
-                        pushes.extend(self.claim_frame(id).map(|frame| (object, frame)));
+                        missing.there.extend(self.claim_frame(id).map(|frame| (object, frame)));
                         if state == State::Failed {
                             self.knock(id);
                         }
@@ -292,37 +312,31 @@ impl Protocol {
 
     fn reconcile_roles(
         &mut self,
-        origin: Origin,
         (id, scope): (NodeId, ScopeId),
         (ours, theirs): (Option<u64>, Option<u64>),
-        pushes: &mut Vec<(Object, Frame)>,
+        missing: &mut Missing,
     ) {
         let object = Object::Roles(id, scope);
         match (ours, theirs) {
-            (Some(ours), Some(theirs)) if ours < theirs => self.want_soon(origin, object, theirs),
+            (Some(ours), Some(theirs)) if ours < theirs => missing.here.push((object, theirs)),
             // Who is not known to be in the scope here comes with its profile, and with it these.
             (None, _) => {}
             (Some(_), theirs) => {
                 let from = Generation::from_u64(theirs.unwrap_or(0));
                 let delta = self.roles.delta(scope, id, from);
-                pushes.extend(delta.map(|delta| (object, delta.into())));
+                missing.there.extend(delta.map(|delta| (object, delta.into())));
             }
         }
     }
 
-    /// Asks for something in a moment, unless it comes by itself.
-    fn want_soon(&mut self, origin: Origin, object: Object, least: u64) {
-        let patience = self.hops.wait(self.config.probe_timeout) * PATIENCE;
-        let source = Source { id: origin.id, addr: origin.addr };
-        self.fetches.want_later(self.now + patience, (object, least), source);
-    }
-
-    /// Sends a peer what it lacks, in as few datagrams as it fits into.
-    fn push(&mut self, peer: NodeId, pushes: &[(Object, Frame)]) {
+    /// Sends a peer what it lacks, in as few datagrams as it fits into, the first behind a payload.
+    fn push(&mut self, peer: NodeId, pushes: &[(Object, Frame)], mut payload: Vec<u8>) {
         let room = self.payload_room();
         let mut marker = Vec::new();
         Frame::from(Push).encode(&mut marker);
-        let mut payload = marker.clone();
+        if !pushes.is_empty() {
+            payload.extend_from_slice(&marker);
+        }
         for (object, frame) in pushes {
             let rooms = (room, room - marker.len());
             if !append_object(frame, *object, rooms, &mut payload) {
@@ -331,7 +345,7 @@ impl Protocol {
                 append_object(frame, *object, rooms, &mut payload);
             }
         }
-        if payload.len() > marker.len() {
+        if !payload.is_empty() {
             self.send_payload_to(peer, payload);
         }
     }

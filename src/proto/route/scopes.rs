@@ -216,10 +216,41 @@ impl Protocol {
                 other => self.request(other),
             }
         }
-        let fitting = (self.payload_room() - FETCH_FRAME_BYTES) / WANT_BYTES;
         for ((id, addr), wants) in together {
-            for wants in wants.chunks(fitting.min(MAX_FETCHES_PER_FRAME)) {
+            for wants in wants.chunks(self.wants_per_fetch()) {
                 self.send(addr, Some(id), Fetch { wants: wants.to_vec() });
+            }
+        }
+    }
+
+    fn wants_per_fetch(&self) -> usize {
+        let fitting = (self.payload_room() - FETCH_FRAME_BYTES) / WANT_BYTES;
+        // Half of a datagram, so that something else finds room too.
+        (fitting / 2).clamp(1, MAX_FETCHES_PER_FRAME)
+    }
+
+    /// Asks one node for several objects: with as many of them as a frame holds in `payload`, the
+    /// others in datagrams of their own.
+    pub(super) fn fetch_with(
+        &mut self,
+        source: Source,
+        objects: &[(Object, u64)],
+        payload: &mut Vec<u8>,
+    ) {
+        let retry = self.request_wait();
+        let mut wants = Vec::new();
+        for &(object, least) in objects {
+            if self.fetches.want(self.now, retry, (object, least), source) {
+                self.counters.plain.fetches += 1;
+                wants.push((object, self.known_version(object)));
+            }
+        }
+        for wants in wants.chunks(self.wants_per_fetch()) {
+            let fetch = Frame::from(Fetch { wants: wants.to_vec() });
+            if payload.is_empty() {
+                fetch.encode(payload);
+            } else {
+                self.send(source.addr, Some(source.id), fetch);
             }
         }
     }

@@ -23,6 +23,9 @@ use crate::wire::{Frame, HEADER_BYTES, ScopeId, decode_cargo};
 const DELEGATE_BYTES: usize = 32;
 const ACK_BYTES: usize = HEADER_BYTES + 8;
 
+/// Changes that are younger may still be on their way.
+const LATELY: Duration = Duration::from_secs(1);
+
 /// Who wants to know who was reached waits for so many times what an acknowledgement takes; those
 /// whom it asks wait half as long, and so on, so that each hears from its own before it is due.
 const PATIENCE: u8 = 32;
@@ -116,6 +119,14 @@ impl Protocol {
         let mut cargo = (Vec::new(), Vec::new());
         for (rumor, from) in news {
             let Some(frame) = self.news_frame(rumor, from) else { continue };
+            if let Rumor::Roles(id, scope) = rumor
+                && id == self.local
+            {
+                let told = self.told_lately.entry(scope).or_insert((self.now, from));
+                if self.now - told.0 >= LATELY {
+                    *told = (self.now, from);
+                }
+            }
             let mut bytes = Vec::new();
             if let (Rumor::Roles(id, _), true) = (rumor, introducing)
                 && id == self.local
@@ -367,9 +378,11 @@ impl Protocol {
         if !self.rules.fast_path || self.roles.table(scope).is_none() {
             return Duration::ZERO;
         }
-        let generation = self.roles.own_generation(scope);
+        // What is on its way only just goes along, so that whoever hears this first has it all.
+        let lately = self.told_lately.get(&scope).filter(|told| self.now - told.0 < LATELY);
+        let from = lately.map_or_else(|| self.roles.own_generation(scope), |told| told.1);
         self.asked_about.insert(scope);
-        self.news(Rumor::Roles(self.local, scope), generation);
+        self.news(Rumor::Roles(self.local, scope), from);
         let ceiling = self.config.probe_timeout;
         (self.hops.wait(ceiling) * u32::from(PATIENCE)).min(ceiling)
     }
