@@ -39,8 +39,8 @@ use crate::error::ConfigError;
 #[cfg_attr(feature = "cli", derive(documented::DocumentedFields))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Into how many parts a node splits those whom it has to tell; each part gets one datagram, and
-    /// its receiver splits it again. Also to how many random members it gossips per round what
+    /// Into how many parts a node splits those whom it has to tell; each part gets one datagram,
+    /// and its receiver splits it again. Also to how many random members it gossips per round what
     /// could not be told so. 1 to 64; default 8 (by simulation: 1,000 nodes know a change after
     /// 8.7, 6.7, 5.6 and 4.3 ms with 3, 5, 8 and 12, for the same bytes). More sends more at once.
     pub gossip_fanout: usize,

@@ -49,7 +49,7 @@ pub struct Stats {
     pub hops_given_up: u64,
     /// Those left to gossip because `gossip_bytes_per_second` were used up.
     pub hops_over_budget: u64,
-    /// Comparisons and pulls begun.
+    /// Comparisons begun, those by the digest on a probe among them, and pulls.
     pub pulls: u64,
     /// Those that did not complete.
     pub pulls_failed: u64,

@@ -61,8 +61,7 @@ fn acquainted_nodes_agree_and_have_nothing_to_tell_each_other() {
         (probes, pulls) = (probes + stats.probes, pulls + stats.pulls);
     }
     assert!(probes > 50 * 50, "{probes} probes");
-    // Only who had not yet probed anybody compared in another way.
-    assert!(pulls <= 50, "{pulls} pulls");
+    assert!(pulls >= probes, "{pulls} comparisons");
 }
 
 #[test]

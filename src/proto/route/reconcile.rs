@@ -95,9 +95,14 @@ impl Protocol {
         let Some(peer) = peers.choose(&mut self.rng).copied() else { return };
         let seq = self.free_seq();
         if let Some(digest) = self.digest_with(peer, seq) {
-            self.last_compared = Some(self.now);
+            self.note_comparison();
             self.send_to(peer, Probe { seq, digest });
         }
+    }
+
+    pub(super) fn note_comparison(&mut self) {
+        self.last_compared = Some(self.now);
+        self.counters.plain.pulls += 1;
     }
 
     /// The members, and the scopes that both this node and a peer are in, in the order of their
@@ -183,7 +188,6 @@ impl Protocol {
         if first == 0 {
             let timeout = self.config.pull_timeout;
             self.decoding.begin(self.now, timeout, peer, tables.iter().copied());
-            self.counters.plain.pulls += 1;
         }
         let theirs = &symbols.cells.0;
         if theirs.is_empty() || self.decoding.next_cell(peer) != Some(first) {

@@ -148,7 +148,7 @@ impl Protocol {
     pub(super) fn send_probe(&mut self, target: NodeId, seq: u16) {
         match self.digest_with(target, seq) {
             Some(digest) => {
-                self.last_compared = Some(self.now);
+                self.note_comparison();
                 self.send_to(target, Probe { seq, digest });
             }
             None => self.send_to(target, Ping { seq }),

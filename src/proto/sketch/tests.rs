@@ -266,7 +266,7 @@ fn what_is_complete_stays_so() {
 
 #[test]
 fn too_large_a_difference_is_hopeless() {
-    let pair = Pair::new(1, 1, 20).differ(300);
+    let pair = Pair::new(1, 1, 20).differ(900);
     let mut decoder = pair.decoder();
     let (theirs, ours) =
         (pair.theirs.cells(0, MAX_SKETCH_CELLS), pair.ours.cells(0, MAX_SKETCH_CELLS));
