@@ -47,7 +47,7 @@ impl Protocol {
     /// and announced, the roles of common scopes are known, nothing waits to be told or sent, and
     /// the timers stand at random phases. Its own introduction is skipped.
     ///
-    /// `everybody` is sorted by [`NodeId`](crate::NodeId), and every name is there once. What is
+    /// `everybody` is sorted by [`NodeId`], and every name is there once. What is
     /// introduced is shared between all who are acquainted with it; that is what lets 10,000 nodes
     /// that know each other fit into one process, while a real process has a copy of its own.
     ///
