@@ -287,9 +287,8 @@ impl Protocol {
                 if ours.0 < theirs.0 || ours.1 < theirs.1 {
                     missing.here.push((object, u64::from(theirs.0)));
                 }
-                let member = self.members.find(id);
                 if ours.0 > theirs.0 {
-                    missing.there.extend(member.map(|it| (object, Frame::from(it.profile()))));
+                    missing.there.extend(profile().map(|frame| (object, frame)));
                 } else if ours.1 > theirs.1 {
                     missing.there.push((object, Alive { id, incarnation: ours.1 }.into()));
                 }
@@ -367,7 +366,7 @@ impl Protocol {
 }
 
 /// Version and incarnation of a member's stamp.
-fn parts_of(stamp: u64) -> (u32, Incarnation) {
+pub(super) fn parts_of(stamp: u64) -> (u32, Incarnation) {
     let half = |bits: u64| u32::try_from(bits & 0xffff_ffff).expect("32 bits are left");
     (half(stamp >> 32), Incarnation(half(stamp)))
 }

@@ -6,10 +6,11 @@ use super::super::members::{Member, State, supersedes};
 use super::super::pull::{Ask, Purpose, Range, bucket_of, bucket_range};
 use super::super::{Phase, Protocol};
 use super::Origin;
+use super::reconcile::parts_of;
 use super::send::append_object;
 use crate::node::{Generation, NodeId};
 use crate::wire::frame::{
-    Alive, Buckets, Compare, Fixed, Incarnation, Large, Object, Page, Pull, Same, Summary, Table,
+    Alive, Buckets, Compare, Fixed, Large, Object, Page, Pull, Same, Summary, Table,
 };
 use crate::wire::limits::{MAX_BUCKETS, MAX_KNOWN_PER_PULL, MAX_TABLES_PER_FRAME};
 use crate::wire::{Frame, ScopeId, entry_hash};
@@ -324,8 +325,7 @@ enum News {
 fn member_news(member: &Member, known: Option<u64>) -> Option<News> {
     let live = member.state.is_live();
     let Some(stamp) = known else { return live.then_some(News::Profile) };
-    let version = u32::try_from(stamp >> 32).expect("32 bits are left");
-    let incarnation = Incarnation(u32::try_from(stamp & 0xffff_ffff).expect("32 bits are left"));
+    let (version, incarnation) = parts_of(stamp);
     if !live {
         let ours = (member.state, member.incarnation);
         return supersedes(ours, (State::Alive, incarnation)).then_some(News::Dead);

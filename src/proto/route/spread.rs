@@ -41,6 +41,11 @@ pub(in crate::proto) struct Cargo {
 }
 
 impl Cargo {
+    /// Bytes of a datagram that gives it to somebody, at most.
+    fn cost(&self) -> usize {
+        HEADER_BYTES + DELEGATE_BYTES + self.bytes.len()
+    }
+
     /// The only node that it tells of, if that need not hear it.
     fn subject(&self) -> Option<NodeId> {
         let mut subjects = self.rumors.iter().map(|(rumor, _)| match rumor {
@@ -183,10 +188,9 @@ impl Protocol {
         }
         let fanout = self.config.gossip_fanout;
         let parts = part.split(self.local, &hearers, fanout, teller.is_none());
-        let cost = HEADER_BYTES + DELEGATE_BYTES + cargo.bytes.len();
         let budget = self.config.gossip_bytes_per_second;
-        let fits = cargo.bytes.len() + DELEGATE_BYTES <= self.payload_room();
-        if !fits || !self.hops.spend(self.now, budget, cost * parts.len() + ACK_BYTES) {
+        let fits = cargo.cost() <= self.config.max_datagram_bytes;
+        if !fits || !self.hops.spend(self.now, budget, cargo.cost() * parts.len() + ACK_BYTES) {
             self.counters.plain.hops_over_budget += parts.len() as u64;
             self.leave_to_gossip(cargo);
             return None;
@@ -252,11 +256,10 @@ impl Protocol {
             match overdue {
                 Overdue::Again { seq, part, cargo, tried } => {
                     let ids = part.of(self.audience(cargo.audience)).to_vec();
-                    let cost = HEADER_BYTES + DELEGATE_BYTES + cargo.bytes.len();
                     let budget = self.config.gossip_bytes_per_second;
-                    let fits = cargo.bytes.len() + DELEGATE_BYTES <= self.payload_room();
+                    let fits = cargo.cost() <= self.config.max_datagram_bytes;
                     match self.choose_owner(&ids, &tried) {
-                        Some(owner) if fits && self.hops.spend(self.now, budget, cost) => {
+                        Some(owner) if fits && self.hops.spend(self.now, budget, cargo.cost()) => {
                             self.counters.plain.hops_repeated += 1;
                             let times = (self.now, self.config.probe_timeout);
                             self.hops.reopen(times, seq, owner);
