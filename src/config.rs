@@ -104,6 +104,12 @@ pub struct Config {
     /// 10 ms to 10 min; default 3 s.
     #[serde(with = "duration_text")]
     pub join_timeout: Duration,
+    /// To how many of the next members, in the order of their ids, a node holds a *tether*: an idle
+    /// TCP connection on the port of its UDP socket, which says nothing and closes when the process
+    /// at either end dies. So a crash is known within milliseconds where the host itself lives on.
+    /// As many come in as go out, whatever the size of the cluster. 0 to 8; default 2; 0 opens no
+    /// TCP socket at all. Where TCP is blocked there is no tether, and nothing else changes.
+    pub tethers: usize,
     /// `leave()` waits this long for the goodbye to be acknowledged. 10 ms to 10 min; default 2 s.
     #[serde(with = "duration_text")]
     pub leave_timeout: Duration,
@@ -148,6 +154,7 @@ impl Config {
             dead_retention: Duration::from_hours(24),
             reconnect_interval: Duration::from_secs(10),
             join_timeout: Duration::from_secs(3),
+            tethers: 2,
             leave_timeout: Duration::from_secs(2),
             receive_buffer_bytes: 4 << 20,
             event_capacity: 65_536,
@@ -201,6 +208,7 @@ impl Config {
         duration("dead_retention", self.dead_retention, S..=30 * 24 * 3600 * S)?;
         duration("reconnect_interval", self.reconnect_interval, 10 * MS..=3600 * S)?;
         duration("join_timeout", self.join_timeout, 10 * MS..=600 * S)?;
+        number("tethers", self.tethers, 0..=8)?;
         duration("leave_timeout", self.leave_timeout, 10 * MS..=600 * S)?;
         number("receive_buffer_bytes", self.receive_buffer_bytes, 8 << 10..=256 << 20)?;
         number("event_capacity", self.event_capacity, 16..=1 << 24)

@@ -192,6 +192,16 @@ pub enum Outcome {
     },
 }
 
+/// What the kernel of this host noticed of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Hint {
+    /// Nobody listens at its address: an ICMP message said so.
+    Unreachable,
+    /// The connection to it that serves as a tether was closed, and it had not said that it would.
+    TetherClosed,
+}
+
 /// Where to send a datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transmit {
@@ -413,6 +423,14 @@ impl Protocol {
         result
     }
 
+    /// Takes in what the kernel noticed of the peer at an address. It is looked into at once, and
+    /// decides nothing by itself.
+    pub fn handle_hint(&mut self, now: Instant, peer: SocketAddr, hint: Hint) {
+        self.advance(now);
+        self.take_hint(peer, hint);
+        self.settle();
+    }
+
     /// Switches refinements off, for experiments that ask what they are worth.
     #[cfg(feature = "sim")]
     pub fn set_rules(&mut self, rules: Rules) {
@@ -499,6 +517,24 @@ impl Protocol {
             return self.roles.own_generation(scope);
         }
         self.roles.set(scope, id).map(roles::RoleSet::generation).unwrap_or_default()
+    }
+
+    /// The live members to which this node is to hold a [tether](Config::tethers), and where they
+    /// are reached.
+    pub fn tethers(&self) -> Vec<(NodeId, SocketAddr)> {
+        if !self.is_synced() {
+            return Vec::new();
+        }
+        let peers = self.members.peers();
+        let after = peers.partition_point(|id| *id < self.local);
+        let ring = peers[after..].iter().chain(&peers[..after]);
+        let ends = ring.take(self.config.tethers).filter_map(|id| self.members.live(*id));
+        ends.map(|member| (member.node.id(), member.node.addr())).collect()
+    }
+
+    /// Where a live member is reached.
+    pub fn addr_of_member(&self, id: NodeId) -> Option<SocketAddr> {
+        Some(self.members.live(id)?.node.addr())
     }
 
     /// The counters.

@@ -1,12 +1,14 @@
 //! What time asks for, and what follows every input.
 
+use std::net::SocketAddr;
+
 use rand::RngExt;
 
 use super::super::detector::Ended;
 use super::super::health::Sign;
 use super::super::piggyback::{Audience, transmit_limit};
 use super::super::timer::Timer;
-use super::super::{Outcome, Phase, Protocol};
+use super::super::{Hint, Outcome, Phase, Protocol};
 use crate::node::NodeId;
 use crate::time::Instant;
 use crate::wire::HEADER_BYTES;
@@ -142,6 +144,11 @@ impl Protocol {
         }
         self.probe_due = self.now + self.health.scale(self.config.probe_interval);
         self.timers.set(Timer::Probe, Some(self.probe_due));
+    }
+
+    /// The kernel noticed something of the peer at an address.
+    pub(in crate::proto) fn take_hint(&mut self, peer: SocketAddr, hint: Hint) {
+        tracing::debug!(%peer, ?hint, "the kernel noticed something");
     }
 
     /// Asks whether a peer is there, and with it whether it knows the same.
