@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::node::{Node, NodeName, ScopeName};
 use crate::role::Role;
 
@@ -173,12 +175,13 @@ pub struct Witness {
 /// ```
 /// assert_eq!(format!("{:?}", rolecall::Sight::Silence), "Silence");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Sight {
-    /// No answer to a direct probe, nor to indirect ones.
+    /// No answer to any ping for as long as a pause is tolerated
+    /// ([`pause_tolerance`](crate::Config::pause_tolerance)).
     Silence,
-    /// The host's kernel answered that nobody listens there. Nothing reports this yet.
+    /// The host's kernel answered that nobody listens there (ICMP port unreachable).
     Unreachable,
 }
 

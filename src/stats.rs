@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::node::NodeName;
+
 /// What a node has done and seen since it started, and what it holds now.
 ///
 /// Counters only grow; `members` to `reclaim_pending_bytes` are of this moment.
@@ -31,11 +33,9 @@ pub struct Stats {
     pub sent: Vec<Traffic>,
     /// What was dropped, by reason.
     pub dropped: Dropped,
-    /// Probe rounds begun.
+    /// Probes begun, by a round, a doubt or a hint.
     pub probes: u64,
-    /// Probe rounds that ended without an answer, direct or through others.
-    pub probes_failed: u64,
-    /// Suspicions begun, by this node's probes or by hearsay.
+    /// Suspicions begun by this node: a peer did not answer it, and witnesses were asked.
     pub suspicions: u64,
     /// Times that this node refuted a claim that it has failed.
     pub refutations: u64,
@@ -69,6 +69,9 @@ pub struct Stats {
     pub members: usize,
     /// Members that are suspected.
     pub suspects: usize,
+    /// The names of peers whose answers reach this node's probes only through others, three times in
+    /// a row or more: a link that is blocked, or works one way only.
+    pub reached_indirectly: Vec<NodeName>,
     /// Dead runs that are remembered.
     pub dead: usize,
     /// Scopes that this node is in.

@@ -1,108 +1,145 @@
-//! The failure detector: whom to probe, what an answer means, when a probe has failed.
+//! The failure detector: whom to probe and when, what an answer means, how long silence lasts.
 //!
 //! ```text
-//!   Probe timer                ProbeTimeout              Probe timer (round ends)
-//!   ---------->  pinged  ------------------->  asked  ------------------------->  failed:
-//!                  |     ping again, and k       |         neither answered        accuse
-//!                  |     helpers to ping         |
-//!                  +------------+----------------+
-//!                               | ack, direct or through a helper
-//!                               v
-//!                            answered
+//!   a round; a doubt; a request of another member
+//!       |
+//!       v            no answer: again, after the peer's own round-trip time, twice that, ..
+//!    pinged ---+
+//!       |  ^   | PINGS in vain                  silent for the whole pause tolerance
+//!       |  +---+----------------> suspected --------------------------------> silent
+//!       |                             |  (suspicion.rs: witnesses are            |
+//!       | ack                         |   asked, and decide)                     | told to whoever
+//!       v                             v ack, or a witness's                      v asked
+//!    answered <-----------------------+                                      verdict, or not
 //! ```
-//! SWIM (DSN 2002), sections 3.1 and 4.3: targets are taken from a shuffled list, so that each
-//! member is probed once per walk of it. Deviation: the direct ping is repeated together with the
-//! indirect ones, which over lossy links costs one datagram and saves most false suspicions.
+//! There is one probe of a peer at a time, whoever wants to know: this node itself, members that
+//! asked it to be a witness, or both.
+//!
+//! **The schedule.** Members lie on a ring in the order of their ids, which are random. In each
+//! round a node probes the next one of them that it is not probing already, and in every
+//! [`RANDOM_EVERY`]th round somebody at random instead, so that no two nodes can hide each other.
+//! So a dead node is probed by the living one before it within two rounds, within half a round on
+//! average; in SWIM (DSN 2002, section 3.1) that takes e/(e-1) = 1.58 rounds, and now and then many.
+//! Who suspects somebody probes the next one at once, so that a row of dead neighbours is found in
+//! one sweep.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::RngExt;
-use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::event::Sight;
 use crate::node::NodeId;
 use crate::time::Instant;
 
 use super::timer::Deadlines;
 
-/// Probes made for others at one time; further requests are ignored.
-pub(super) const MAX_RELAYS: usize = 1024;
+/// Probes under way at one time; whoever else is doubted has to wait.
+pub(super) const MAX_PROBES: usize = 1024;
 
-/// A helper's nack is due at this share of its probe timeout (Lifeguard, section IV.A: 80 %).
-const NACK_SHARE: f64 = 0.8;
+/// Members that may wait for the outcome of one probe; further ones ask in vain.
+pub(super) const MAX_ASKERS: usize = 16;
 
-/// A probe made for another member.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Relay {
-    /// Who asked.
-    pub(super) origin: NodeId,
-    /// Its number for the probe.
-    pub(super) origin_seq: u16,
-    /// Who was probed.
-    pub(super) target: NodeId,
-    nacked: bool,
-    forget_at: Instant,
-}
+/// Each so manieth round goes to somebody at random.
+const RANDOM_EVERY: u32 = 8;
 
-/// What an ack answered.
-#[must_use]
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Acked {
-    /// The probe of this round; how long it took, if the target answered the first ping itself.
-    Round { target: NodeId, round_trip: Option<Duration> },
-    /// A probe made for somebody else: pass it on.
-    Relay(Relay),
-    /// Nothing that is still waited for.
-    Nothing,
-}
+/// Pings in vain until witnesses are asked. By simulation: with 3, a fifth of all datagrams lost
+/// costs a third more traffic; with 5, nothing is gained and a death is found later.
+const PINGS: usize = 4;
 
-/// How a round ended.
-#[must_use]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ended {
-    /// Nobody was probed.
-    Idle,
-    /// The target answered.
-    Answered,
-    /// It did not, and so many helpers sent neither ack nor nack.
-    Failed { target: NodeId, nacks_missed: u32 },
-}
+/// While silence lasts, a peer is pinged so often within the pause tolerance. One that hears a
+/// fifth of all datagrams is heard of for certain then, by somebody.
+const PINGS_IN_SILENCE: u32 = 8;
 
+/// Peers that are followed at one time.
+const MAX_FOLLOWED: usize = 64;
+
+/// A peer that has been reached only through others so many times in a row is named.
+const NAMED_AFTER: u32 = 3;
+
+/// A probe of a peer.
 #[derive(Debug)]
-struct Round {
-    target: NodeId,
-    seq: u16,
-    begun: Instant,
-    /// Whether the target was pinged again, so that nobody knows which ping it answers.
-    repeated: bool,
-    answered: bool,
-    helpers: Vec<NodeId>,
-    nacked: Vec<NodeId>,
+struct Probe {
+    /// The numbers of its pings, and when they went.
+    pings: Vec<(u16, Instant)>,
+    /// Since when there is silence.
+    since: Instant,
+    /// When the next ping goes, or the silence has lasted long enough.
+    due: Instant,
+    /// Whether this node itself wants to know.
+    own: bool,
+    suspected: bool,
+    /// Who else wants to know, and the numbers of their requests.
+    askers: Vec<(NodeId, u16)>,
+    /// What has been seen for long enough.
+    saw: Option<Sight>,
 }
 
-/// The probe list, the current round, and the probes made for others.
+/// What a probe needs done.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Ping it again.
+    Ping { target: NodeId, seq: u16 },
+    /// It has not answered this node: ask witnesses.
+    Suspect { target: NodeId },
+    /// It was silent long enough: whoever asked is to know.
+    Silent { target: NodeId, saw: Sight, own: bool, askers: Vec<(NodeId, u16)> },
+}
+
+/// A peer has answered.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// How long that took.
+    pub(super) round_trip: Duration,
+    /// Whether this node itself wanted to know.
+    pub(super) own: bool,
+    /// Who else did.
+    pub(super) askers: Vec<(NodeId, u16)>,
+}
+
+/// What became of a request to be a witness.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// Ping it.
+    Ping(u16),
+    /// That is being done.
+    UnderWay,
+    /// It has been seen already, a moment ago.
+    Saw(Sight),
+    /// Too much is under way.
+    Refused,
+}
+
+/// All probes under way.
 #[derive(Debug)]
 pub(super) struct Detector {
-    order: Vec<NodeId>,
-    cursor: usize,
+    probes: BTreeMap<NodeId, Probe>,
+    deadlines: Deadlines<NodeId>,
+    /// The numbers of all pings that may still be answered.
+    numbers: BTreeSet<u16>,
     next_seq: u16,
-    round: Option<Round>,
-    relays: BTreeMap<u16, Relay>,
-    /// When each of them is to be nacked, and after that, forgotten.
-    relay_deadlines: Deadlines<u16>,
+    round: u32,
+    /// Peers that are probed again soon, whoever's turn it is: how often in a row each was reached
+    /// only through others.
+    followed: BTreeMap<NodeId, u32>,
+    last_followed: NodeId,
 }
 
 impl Detector {
     pub(super) fn new(rng: &mut ChaCha8Rng) -> Detector {
         Detector {
-            order: Vec::new(),
-            cursor: 0,
+            probes: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            numbers: BTreeSet::new(),
             // A random start makes a blind forger guess it, beside the id of who is asked.
             next_seq: rng.random(),
-            round: None,
-            relays: BTreeMap::new(),
-            relay_deadlines: Deadlines::default(),
+            round: rng.random_range(0..RANDOM_EVERY),
+            followed: BTreeMap::new(),
+            last_followed: NodeId::MIN,
         }
     }
 
@@ -111,273 +148,273 @@ impl Detector {
     pub(super) fn take_seq(&mut self) -> u16 {
         loop {
             self.next_seq = self.next_seq.wrapping_add(1);
-            if !self.is_in_use(self.next_seq) {
+            if !self.numbers.contains(&self.next_seq) {
                 return self.next_seq;
             }
         }
     }
 
-    /// At most one round and [`MAX_RELAYS`] relays hold a number, so most are free.
-    fn is_in_use(&self, seq: u16) -> bool {
-        let of_round = self.round.as_ref().is_some_and(|round| round.seq == seq);
-        of_round || self.relays.contains_key(&seq)
-    }
-
-    /// SWIM, section 4.3: a new member is inserted at a random place of the list.
-    pub(super) fn add(&mut self, id: NodeId, rng: &mut ChaCha8Rng) {
-        let at = rng.random_range(0..=self.order.len());
-        self.order.insert(at, id);
-        if at < self.cursor {
-            self.cursor += 1;
-        }
-    }
-
-    /// Begins with all of these, in the middle of a walk.
-    #[cfg(feature = "sim")]
-    pub(super) fn acquaint(&mut self, others: &[NodeId], rng: &mut ChaCha8Rng) {
-        self.order = others.to_vec();
-        self.order.shuffle(rng);
-        self.cursor = rng.random_range(0..=self.order.len());
-    }
-
-    pub(super) fn remove(&mut self, id: NodeId) {
-        if let Some(at) = self.order.iter().position(|other| *other == id) {
-            self.order.remove(at);
-            if at < self.cursor {
-                self.cursor -= 1;
-            }
-        }
-    }
-
-    /// Ends the round before, if any.
-    pub(super) fn end_round(&mut self) -> Ended {
-        match self.round.take() {
-            None => Ended::Idle,
-            Some(round) if round.answered => Ended::Answered,
-            Some(round) => {
-                let missed = round.helpers.len() - round.nacked.len();
-                Ended::Failed {
-                    target: round.target,
-                    nacks_missed: u32::try_from(missed).unwrap_or(u32::MAX),
-                }
-            }
-        }
-    }
-
-    /// Begins a round: the target and the number of its ping, unless there is nobody to probe.
-    pub(super) fn begin_round(
+    /// Whom to probe in a new round, of these peers (sorted, without `local`).
+    pub(super) fn next_target(
         &mut self,
-        now: Instant,
+        peers: &[NodeId],
+        local: NodeId,
         rng: &mut ChaCha8Rng,
-    ) -> Option<(NodeId, u16)> {
-        if self.cursor >= self.order.len() {
-            self.order.shuffle(rng);
-            self.cursor = 0;
+    ) -> Option<NodeId> {
+        self.round = (self.round + 1) % RANDOM_EVERY;
+        if self.round == 0 && !peers.is_empty() {
+            let drawn = peers[rng.random_range(0..peers.len())];
+            return Some(drawn).filter(|id| !self.is_own(*id));
         }
-        let target = *self.order.get(self.cursor)?;
-        self.cursor += 1;
-        Some((target, self.begin_round_with(now, target)))
+        self.next_on_ring(peers, local)
     }
 
-    /// Begins a round with this target, and returns the number of its ping.
-    pub(super) fn begin_round_with(&mut self, now: Instant, target: NodeId) -> u16 {
-        let seq = self.take_seq();
-        self.round = Some(Round {
-            target,
-            seq,
-            begun: now,
-            repeated: false,
-            answered: false,
-            helpers: Vec::new(),
-            nacked: Vec::new(),
-        });
-        seq
-    }
-
-    /// The target and number of this round's ping while it is unanswered.
-    pub(super) fn unanswered(&self) -> Option<(NodeId, u16)> {
-        self.round.as_ref().filter(|round| !round.answered).map(|round| (round.target, round.seq))
-    }
-
-    /// Notes who was asked to help.
-    pub(super) fn asked(&mut self, helpers: Vec<NodeId>) {
-        if let Some(round) = &mut self.round {
-            round.helpers = helpers;
-            round.repeated = true;
+    /// A peer is to be probed again soon.
+    pub(super) fn follow(&mut self, target: NodeId) {
+        if self.followed.len() < MAX_FOLLOWED {
+            self.followed.entry(target).or_default();
         }
     }
 
-    /// An ack came. A round's answer counts from its target or from one of its helpers.
-    pub(super) fn handle_ack(&mut self, now: Instant, from: NodeId, seq: u16) -> Acked {
-        if let Some(round) = &mut self.round
-            && round.seq == seq
-            && (round.target == from || round.helpers.contains(&from))
-        {
-            let first = !round.answered && !round.repeated;
-            round.answered = true;
-            let round_trip = first.then(|| now - round.begun);
-            return Acked::Round { target: round.target, round_trip };
+    /// A peer has answered others, and not this node.
+    pub(super) fn reached_through_others(&mut self, target: NodeId) {
+        self.follow(target);
+        if let Some(times) = self.followed.get_mut(&target) {
+            *times += 1;
         }
-        match self.relays.get(&seq) {
-            Some(relay) if relay.target == from => {
-                let relay = self.relays.remove(&seq).expect("it was found just now");
-                self.relay_deadlines.clear(seq);
-                Acked::Relay(relay)
+    }
+
+    /// A peer has answered this node.
+    pub(super) fn reached(&mut self, target: NodeId) {
+        self.followed.remove(&target);
+    }
+
+    /// The peer that is to be probed again in this round.
+    pub(super) fn next_followed(&mut self) -> Option<NodeId> {
+        let after = self.last_followed.next().unwrap_or(NodeId::MIN);
+        let next = self.followed.range(after..).next().or(self.followed.first_key_value());
+        self.last_followed = *next?.0;
+        Some(self.last_followed).filter(|id| !self.is_own(*id))
+    }
+
+    /// Peers that this node reaches only through others.
+    pub(super) fn reached_indirectly(&self) -> impl Iterator<Item = NodeId> {
+        let named = self.followed.iter().filter(|(_, times)| **times >= NAMED_AFTER);
+        named.map(|(id, _)| *id)
+    }
+
+    /// The next member on the ring that this node is not probing.
+    pub(super) fn next_on_ring(&self, peers: &[NodeId], local: NodeId) -> Option<NodeId> {
+        let (before, after) = peers.split_at(peers.partition_point(|id| *id < local));
+        let ring = after.iter().chain(before);
+        ring.copied().find(|id| !self.is_own(*id))
+    }
+
+    /// Whether this node itself wants to know of a peer, and does not yet.
+    pub(super) fn is_own(&self, target: NodeId) -> bool {
+        self.probes.get(&target).is_some_and(|probe| probe.own)
+    }
+
+    /// Whether a peer has left pings unanswered.
+    pub(super) fn is_doubted(&self, target: NodeId) -> bool {
+        self.probes.get(&target).is_some_and(|probe| probe.pings.len() > 1)
+    }
+
+    /// This node wants to know whether a peer is there: the number of the ping to send, unless one
+    /// is under way.
+    pub(super) fn begin(&mut self, now: Instant, target: NodeId, wait: Duration) -> Option<u16> {
+        if let Some(probe) = self.probes.get_mut(&target) {
+            if !probe.own {
+                probe.own = true;
+                (probe.due, probe.saw) = (now, None);
+                self.deadlines.set(target, now);
             }
-            _ => Acked::Nothing,
+            return None;
         }
+        self.open(now, target, wait, |probe| probe.own = true)
     }
 
-    /// A nack came: the helper lives and has tried.
-    pub(super) fn handle_nack(&mut self, from: NodeId, seq: u16) {
-        if let Some(round) = &mut self.round
-            && round.seq == seq
-            && round.helpers.contains(&from)
-            && !round.nacked.contains(&from)
-        {
-            round.nacked.push(from);
-        }
-    }
-
-    /// Takes on a probe for another member: the number for the ping, unless there are too many.
-    pub(super) fn relay(
+    /// Another member wants to know.
+    pub(super) fn watch(
         &mut self,
         now: Instant,
-        timeout: Duration,
-        (origin, origin_seq): (NodeId, u16),
         target: NodeId,
+        wait: Duration,
+        asker: (NodeId, u16),
+    ) -> Watched {
+        let Some(probe) = self.probes.get_mut(&target) else {
+            let opened = self.open(now, target, wait, |probe| probe.askers.push(asker));
+            return opened.map_or(Watched::Refused, Watched::Ping);
+        };
+        if let Some(saw) = probe.saw {
+            return Watched::Saw(saw);
+        }
+        if !probe.askers.contains(&asker) {
+            if probe.askers.len() >= MAX_ASKERS {
+                return Watched::Refused;
+            }
+            probe.askers.push(asker);
+        }
+        Watched::UnderWay
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        target: NodeId,
+        wait: Duration,
+        wants: impl FnOnce(&mut Probe),
     ) -> Option<u16> {
-        if self.relays.len() >= MAX_RELAYS {
+        if self.probes.len() >= MAX_PROBES {
             return None;
         }
         let seq = self.take_seq();
-        let forget_at = now + timeout * 4;
-        let relay = Relay { origin, origin_seq, target, nacked: false, forget_at };
-        self.relays.insert(seq, relay);
-        self.relay_deadlines.set(seq, now + timeout.mul_f64(NACK_SHARE));
+        self.numbers.insert(seq);
+        let (since, due) = (now, now + wait);
+        let mut probe = Probe {
+            pings: vec![(seq, now)],
+            since,
+            due,
+            own: false,
+            suspected: false,
+            askers: Vec::new(),
+            saw: None,
+        };
+        wants(&mut probe);
+        self.probes.insert(target, probe);
+        self.deadlines.set(target, due);
         Some(seq)
     }
 
-    /// Forgets old probes made for others, and returns those whose nack is due.
-    pub(super) fn due_nacks(&mut self, now: Instant) -> Vec<Relay> {
-        let mut due = Vec::new();
-        for seq in self.relay_deadlines.due(now) {
-            let relay = self.relays.get_mut(&seq).expect("only what waits has a deadline");
-            if relay.forget_at <= now {
-                self.relays.remove(&seq);
-                self.relay_deadlines.clear(seq);
-            } else if !std::mem::replace(&mut relay.nacked, true) {
-                self.relay_deadlines.set(seq, relay.forget_at);
-                due.push(*relay);
+    /// An ack came: what it answers, if it was waited for and is its target's.
+    pub(super) fn handle_ack(&mut self, now: Instant, from: NodeId, seq: u16) -> Option<Answered> {
+        let pings = &self.probes.get(&from)?.pings;
+        let (_, sent) = *pings.iter().find(|(number, _)| *number == seq)?;
+        let probe = self.forget(from)?;
+        Some(Answered { round_trip: now - sent, own: probe.own, askers: probe.askers })
+    }
+
+    /// The kernel says that nobody listens at a peer's address: that counts as silence long
+    /// enough. Nothing, if it is not being probed.
+    pub(super) fn bounced(&mut self, now: Instant, target: NodeId) -> Option<Step> {
+        let probe = self.probes.get_mut(&target).filter(|probe| probe.saw.is_none())?;
+        let saw = Sight::Unreachable;
+        probe.saw = Some(saw);
+        let (own, askers) = (probe.own, std::mem::take(&mut probe.askers));
+        if own && !std::mem::replace(&mut probe.suspected, true) {
+            probe.due = now;
+        }
+        Some(Step::Silent { target, saw, own, askers })
+    }
+
+    /// This node need not know any more; others may still want to.
+    pub(super) fn disown(&mut self, target: NodeId) {
+        let Some(probe) = self.probes.get_mut(&target) else { return };
+        (probe.own, probe.suspected) = (false, false);
+        if probe.askers.is_empty() {
+            drop(self.forget(target));
+        }
+    }
+
+    /// Nobody wants to know of a peer any more.
+    pub(super) fn clear(&mut self, target: NodeId) {
+        self.followed.remove(&target);
+        drop(self.forget(target));
+    }
+
+    fn forget(&mut self, target: NodeId) -> Option<Probe> {
+        let probe = self.probes.remove(&target)?;
+        self.deadlines.clear(target);
+        for (seq, _) in &probe.pings {
+            self.numbers.remove(seq);
+        }
+        Some(probe)
+    }
+
+    /// What is due, given how long a peer's answer is waited for, how long a pause is tolerated,
+    /// and when anything was last heard from anybody.
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        tolerance: Duration,
+        last_heard: Instant,
+        wait_for: impl Fn(NodeId) -> Duration,
+    ) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for target in self.deadlines.due(now) {
+            self.advance(now, target, (tolerance, last_heard), wait_for(target), &mut steps);
+        }
+        steps
+    }
+
+    fn advance(
+        &mut self,
+        now: Instant,
+        target: NodeId,
+        (tolerance, last_heard): (Duration, Instant),
+        wait: Duration,
+        steps: &mut Vec<Step>,
+    ) {
+        let pause = tolerance / PINGS_IN_SILENCE;
+        let probe = self.probes.get_mut(&target).expect("only what is there has a deadline");
+        let late = now - probe.due;
+        if late > pause {
+            // This node has slept: the silence of that time was its own.
+            probe.since += late;
+        }
+        if probe.own && !probe.suspected && probe.pings.len() >= PINGS {
+            probe.suspected = true;
+            steps.push(Step::Suspect { target });
+        }
+        if now >= probe.since + tolerance && probe.saw.is_none() {
+            let deaf = !probe.own && last_heard <= probe.since;
+            if deaf {
+                // Who has heard nobody else either has nothing to say of this one.
+                probe.since = now;
+            } else {
+                let (saw, askers) = (Sight::Silence, std::mem::take(&mut probe.askers));
+                probe.saw = Some(saw);
+                steps.push(Step::Silent { target, saw, own: probe.own, askers });
             }
         }
-        due
+        if probe.saw.is_some() && !probe.own {
+            if now >= probe.since + 2 * tolerance {
+                drop(self.forget(target));
+            } else {
+                // For those who ask a little later.
+                probe.due = probe.since + 2 * tolerance;
+                self.deadlines.set(target, probe.due);
+            }
+            return;
+        }
+        let sent = probe.pings.len();
+        let next = if sent < PINGS { (wait * (1 << sent)).min(pause) } else { pause };
+        probe.due = now + next;
+        self.deadlines.set(target, probe.due);
+        let seq = self.take_seq();
+        self.numbers.insert(seq);
+        let probe = self.probes.get_mut(&target).expect("it was there just now");
+        if probe.pings.len() >= PINGS + 3 * PINGS_IN_SILENCE as usize {
+            let (old, _) = probe.pings.remove(0);
+            self.numbers.remove(&old);
+        }
+        probe.pings.push((seq, now));
+        steps.push(Step::Ping { target, seq });
     }
 
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// Probes under way.
     #[cfg(feature = "sim")]
-    pub(super) fn relays_len(&self) -> usize {
-        self.relays.len()
+    pub(super) fn len(&self) -> usize {
+        self.probes.len()
     }
 
-    pub(super) fn next_relay_deadline(&self) -> Option<Instant> {
-        self.relay_deadlines.next()
-    }
-
+    /// Who is being probed.
     #[cfg(any(test, debug_assertions, feature = "sim"))]
-    pub(super) fn probed(&self) -> &[NodeId] {
-        &self.order
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::SeedableRng;
-
-    fn id(n: u64) -> NodeId {
-        NodeId::from_u64(n).unwrap()
-    }
-
-    fn with_members(count: u64) -> (Detector, ChaCha8Rng) {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut detector = Detector::new(&mut rng);
-        for n in 1..=count {
-            detector.add(id(n), &mut rng);
-        }
-        (detector, rng)
-    }
-
-    #[test]
-    fn each_member_is_probed_once_per_walk() {
-        let (mut detector, mut rng) = with_members(7);
-        for _ in 0..5 {
-            let mut seen: Vec<_> = (0..7)
-                .map(|_| detector.begin_round(Instant::ORIGIN, &mut rng).unwrap().0.as_u64())
-                .collect();
-            seen.sort_unstable();
-            assert_eq!(seen, vec![1, 2, 3, 4, 5, 6, 7]);
-        }
-    }
-
-    #[test]
-    fn removal_skips_nobody() {
-        let (mut detector, mut rng) = with_members(5);
-        let first = detector.begin_round(Instant::ORIGIN, &mut rng).unwrap().0;
-        detector.remove(first);
-        let mut rest: Vec<_> =
-            (0..4).map(|_| detector.begin_round(Instant::ORIGIN, &mut rng).unwrap().0).collect();
-        rest.sort_unstable();
-        rest.dedup();
-        assert_eq!(rest.len(), 4);
-        assert!(!rest.contains(&first));
-    }
-
-    #[test]
-    fn only_the_target_or_a_helper_can_answer() {
-        let (mut detector, mut rng) = with_members(4);
-        let (target, seq) = detector.begin_round(Instant::ORIGIN, &mut rng).unwrap();
-        let stranger = id(77);
-        assert!(matches!(detector.handle_ack(Instant::ORIGIN, stranger, seq), Acked::Nothing));
-        detector.asked(vec![id(50), id(51)]);
-        detector.handle_nack(id(50), seq);
-        detector.handle_nack(id(50), seq);
-        assert_eq!(detector.unanswered(), Some((target, seq)));
-        assert_eq!(detector.end_round(), Ended::Failed { target, nacks_missed: 1 });
-        let (target, seq) = detector.begin_round(Instant::ORIGIN, &mut rng).unwrap();
-        let answered = detector.handle_ack(Instant::ORIGIN, target, seq);
-        assert!(matches!(answered, Acked::Round { target: t, .. } if t == target));
-        assert_eq!(detector.end_round(), Ended::Answered);
-        assert_eq!(detector.end_round(), Ended::Idle);
-    }
-
-    #[test]
-    fn a_relay_nacks_once_and_is_forgotten() {
-        let (mut detector, _) = with_members(2);
-        let timeout = Duration::from_millis(100);
-        let start = Instant::ORIGIN;
-        let seq = detector.relay(start, timeout, (id(1), 9), id(2)).unwrap();
-        assert!(detector.due_nacks(start + Duration::from_millis(79)).is_empty());
-        assert_eq!(detector.due_nacks(start + Duration::from_millis(80)).len(), 1);
-        assert!(detector.due_nacks(start + Duration::from_millis(81)).is_empty());
-        let passed_on = detector.handle_ack(Instant::ORIGIN, id(2), seq);
-        assert!(matches!(passed_on, Acked::Relay(r) if r.origin_seq == 9));
-        assert!(matches!(detector.handle_ack(Instant::ORIGIN, id(2), seq), Acked::Nothing));
-        assert_eq!(detector.next_relay_deadline(), None);
-    }
-
-    #[test]
-    fn a_number_that_is_waited_for_is_not_taken_again() {
-        let (mut detector, mut rng) = with_members(2);
-        let (_, of_round) = detector.begin_round(Instant::ORIGIN, &mut rng).unwrap();
-        let timeout = Duration::from_millis(100);
-        let of_relay = detector.relay(Instant::ORIGIN, timeout, (id(1), 9), id(2)).unwrap();
-        let free = usize::from(u16::MAX) - 1;
-        let mut taken: Vec<_> = (0..free).map(|_| detector.take_seq()).collect();
-        let again = detector.take_seq();
-        assert_eq!(again, taken[0], "they come round");
-        assert!(!taken.contains(&of_round) && !taken.contains(&of_relay));
-        taken.sort_unstable();
-        taken.dedup();
-        assert_eq!(taken.len(), free, "and all others were taken once");
+    pub(super) fn targets(&self) -> impl Iterator<Item = NodeId> {
+        self.probes.keys().copied()
     }
 }

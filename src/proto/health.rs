@@ -1,16 +1,24 @@
-//! Local health: a node that misses answers doubts itself before it doubts others
-//! (Lifeguard, section IV.A).
+//! Local health: a node that nobody answers doubts itself before it doubts others
+//! (Lifeguard, section IV.A). Deviation: a peer that does not answer is no sign by itself, as long
+//! as witnesses answer. Among many dead a healthy node does not slow down.
 
 use std::time::Duration;
+
+/// The worst that is counted (Lifeguard, section V).
+const MAX_SCORE: u32 = 8;
 
 /// What a node saw of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Sign {
     /// A probe of ours was answered.
     ProbeAnswered,
-    /// A probe of ours was not answered.
+    /// A probe of ours was not, nor did any witness answer us: not a good sign of our network.
+    Unheard,
+    /// In SWIM and Lifeguard: a probe of ours was not answered.
+    #[cfg(feature = "sim")]
     ProbeFailed,
-    /// A helper sent neither an ack nor a nack.
+    /// In Lifeguard: a helper sent neither an ack nor a nack.
+    #[cfg(feature = "sim")]
     NackMissed,
     /// We had to refute a suspicion of ourselves.
     Refuted,
@@ -24,10 +32,11 @@ pub(super) struct LocalHealth {
 }
 
 impl LocalHealth {
-    pub(super) fn new(max: u32) -> LocalHealth {
-        LocalHealth { score: 0, max }
+    pub(super) fn new() -> LocalHealth {
+        LocalHealth { score: 0, max: MAX_SCORE }
     }
 
+    #[cfg(feature = "sim")]
     pub(super) fn set_max(&mut self, max: u32) {
         self.max = max;
         self.score = self.score.min(max);
@@ -37,7 +46,7 @@ impl LocalHealth {
     pub(super) fn saw(&mut self, sign: Sign) {
         self.score = match sign {
             Sign::ProbeAnswered => self.score.saturating_sub(1),
-            Sign::ProbeFailed | Sign::NackMissed | Sign::Refuted => (self.score + 1).min(self.max),
+            _ => (self.score + 1).min(self.max),
         };
     }
 
@@ -57,10 +66,10 @@ mod tests {
 
     #[test]
     fn the_score_stays_within_its_bounds() {
-        let mut health = LocalHealth::new(2);
+        let mut health = LocalHealth { score: 0, max: 2 };
         health.saw(Sign::ProbeAnswered);
         assert_eq!(health.score(), 0);
-        for sign in [Sign::ProbeFailed, Sign::NackMissed, Sign::Refuted] {
+        for sign in [Sign::Unheard, Sign::Refuted, Sign::Refuted] {
             health.saw(sign);
         }
         assert_eq!(health.score(), 2);

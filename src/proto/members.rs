@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sketch::Sketch;
+use crate::event::Sight;
 use crate::id_map::IdMap;
 use crate::node::{Node, NodeId};
 use crate::time::Instant;
@@ -91,6 +92,8 @@ struct Grave {
     died: Instant,
     /// Who replaced it, or who accused it.
     by: Option<NodeId>,
+    /// What those saw who decided that it had failed.
+    witnesses: Arc<[(NodeId, Sight)]>,
 }
 
 /// What is known of a run by those who have known it for long.
@@ -313,10 +316,22 @@ impl Members {
             }
         }
         if !to.is_live() {
-            self.graves.insert(id, Grave { died: now, by });
+            self.graves.insert(id, Grave { died: now, by, witnesses: Arc::default() });
             self.dead.insert((now, id));
         }
         Claimed::Changed { from, to }
+    }
+
+    /// Keeps what was seen of a dead run.
+    pub(super) fn testify(&mut self, id: NodeId, witnesses: Arc<[(NodeId, Sight)]>) {
+        if let Some(grave) = self.graves.get_mut(&id) {
+            grave.witnesses = witnesses;
+        }
+    }
+
+    /// What was seen of a dead run.
+    pub(super) fn testimony(&self, id: NodeId) -> Arc<[(NodeId, Sight)]> {
+        self.graves.get(&id).map(|grave| grave.witnesses.clone()).unwrap_or_default()
     }
 
     /// Changes this node's own entry.
@@ -415,10 +430,11 @@ impl Members {
         &self.peers
     }
 
-    /// Whether a live run but this one is reached there.
-    pub(super) fn is_address_of_peer(&self, addr: SocketAddr) -> bool {
+    /// The live run but this one that is reached there.
+    pub(super) fn peer_at(&self, addr: SocketAddr) -> Option<NodeId> {
         let mut others = self.table.iter().filter(|(id, _)| *id != self.local);
-        others.any(|(_, member)| member.state.is_live() && member.node.addr() == addr)
+        let reached = |member: &Member| member.state.is_live() && member.node.addr() == addr;
+        others.find(|(_, member)| reached(member)).map(|(id, _)| id)
     }
 
     /// How many live runs there are, this one included.

@@ -18,11 +18,14 @@ mod piggyback;
 mod pull;
 mod receipt;
 mod roles;
+mod round_trips;
 mod route;
 mod rules;
 mod sketch;
 mod spread;
 mod suspicion;
+#[cfg(feature = "sim")]
+mod swim;
 mod timer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -54,9 +57,12 @@ use piggyback::Piggyback;
 use pull::{Decodings, Pulls};
 use receipt::Receipts;
 use roles::RoleTables;
+use round_trips::RoundTrips;
 use route::{Cargo, Counters, Outgoing, PartCache};
 use spread::Hops;
 use suspicion::Suspicions;
+#[cfg(feature = "sim")]
+use swim::Swim;
 use timer::{Deadlines, Timer, TimerTable};
 
 #[cfg(not(feature = "sim"))]
@@ -257,6 +263,9 @@ pub struct Protocol {
     members: Members,
     detector: Detector,
     suspicions: Suspicions,
+    #[cfg(feature = "sim")]
+    swim: Swim,
+    round_trips: RoundTrips,
     health: LocalHealth,
     rules: Rules,
     piggyback: Piggyback,
@@ -292,7 +301,8 @@ pub struct Protocol {
     unsettled: bool,
     /// When news were last sent on the fast path.
     last_launch: Option<Instant>,
-    probe_due: Instant,
+    /// When a member was last heard.
+    last_heard: Instant,
 
     frames: Vec<Frame>,
     events: VecDeque<Event>,
@@ -349,7 +359,10 @@ impl Protocol {
             members: Members::new(&profile),
             detector: Detector::new(&mut rng),
             suspicions: Suspicions::default(),
-            health: LocalHealth::new(config.max_local_health),
+            #[cfg(feature = "sim")]
+            swim: Swim::default(),
+            round_trips: RoundTrips::default(),
+            health: LocalHealth::new(),
             rules: Rules::ALL,
             piggyback: Piggyback::default(),
             hops: Hops::new(now),
@@ -375,7 +388,7 @@ impl Protocol {
             last_compared: None,
             unsettled: false,
             last_launch: None,
-            probe_due: now,
+            last_heard: now,
             frames: Vec::new(),
             events: VecDeque::new(),
             outcomes: VecDeque::new(),
@@ -429,12 +442,6 @@ impl Protocol {
         self.advance(now);
         self.take_hint(peer, hint);
         self.settle();
-    }
-
-    /// Switches refinements off, for experiments that ask what they are worth.
-    #[cfg(feature = "sim")]
-    pub fn set_rules(&mut self, rules: Rules) {
-        self.rules = rules;
     }
 
     // Outputs.
@@ -541,7 +548,8 @@ impl Protocol {
     pub fn stats(&self) -> Stats {
         Stats {
             members: self.members.live_count(),
-            suspects: self.suspicions.len(),
+            suspects: self.suspect_count(),
+            reached_indirectly: self.reached_indirectly(),
             dead: self.members.dead_count(),
             scopes: self.roles.count(),
             local_health: self.health.score(),
@@ -553,6 +561,20 @@ impl Protocol {
         }
     }
 
+    fn suspect_count(&self) -> usize {
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            return self.swim.accusations.len();
+        }
+        self.suspicions.len()
+    }
+
+    fn reached_indirectly(&self) -> Vec<NodeName> {
+        let peers = self.detector.reached_indirectly();
+        let peers = peers.filter_map(|id| self.members.live(id));
+        peers.map(|member| member.node.node_name().clone()).collect()
+    }
+
     /// Checks every invariant that can be checked from outside of a turn: for tests and fuzzing.
     ///
     /// # Panics
@@ -562,20 +584,17 @@ impl Protocol {
         self.members.check();
         self.roles.check();
         self.suspicions.check();
-        let mut probed = self.detector.probed().to_vec();
-        probed.sort_unstable();
-        assert_eq!(probed, self.members.peers(), "every live peer is probed, and nobody else");
+        #[cfg(feature = "sim")]
+        self.swim.accusations.check();
+        for id in self.detector.targets().chain(self.suspicions.targets()) {
+            assert!(self.members.live(id).is_some(), "only live peers are probed");
+        }
         for (scope, table) in self.roles.scopes() {
             let members = self.members.peers().iter();
             let in_scope =
                 |id: &&NodeId| self.members.live(**id).is_some_and(|member| member.is_in(scope));
             let listed: Vec<_> = members.filter(in_scope).copied().collect();
             assert_eq!(listed, table.peers(), "a scope lists the live members that say so");
-        }
-        for id in self.members.peers() {
-            let suspected = self.members.live(*id).map(|member| member.state);
-            let suspected = suspected == Some(members::State::Suspect);
-            assert_eq!(self.suspicions.of(*id).is_some(), suspected, "a suspect has accusers");
         }
         for id in self.announcing.keys() {
             assert!(self.members.live(id).is_some_and(|member| !member.announced));
@@ -594,7 +613,6 @@ impl Protocol {
         };
         let probe = self.now + within(&mut self.rng, self.config.probe_interval);
         let pull = self.now + within(&mut self.rng, self.config.pull_interval);
-        self.probe_due = probe;
         self.timers.set(Timer::Probe, Some(probe));
         self.timers.set(Timer::Pull, Some(pull));
         self.timers.set(Timer::Reconnect, Some(self.now));

@@ -2,6 +2,27 @@
 
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "for the simulator"))]
 
+/// The numbers that SWIM and Lifeguard leave to who runs them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Classic {
+    /// A suspicion lasts at least `alpha * max(1, log10(n)) * probe_interval` in a cluster of `n`
+    /// nodes (Lifeguard, section V).
+    pub alpha: u32,
+    /// An unconfirmed suspicion lasts at most this many times that.
+    pub beta: u32,
+    /// The ceiling of the local health multiplier; 0 switches it off.
+    pub max_local_health: u32,
+    /// How many members are asked to probe a silent one (SWIM's k).
+    pub indirect_probes: usize,
+}
+
+#[cfg(feature = "sim")]
+impl Classic {
+    /// What the Lifeguard paper uses (sections IV and V).
+    pub const LIFEGUARD: Classic =
+        Classic { alpha: 5, beta: 6, max_local_health: 8, indirect_probes: 3 };
+}
+
 /// The refinements over plain SWIM, each by itself: all are in force, except where an experiment
 /// asks what one of them is worth.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -15,10 +36,6 @@ pub struct Rules {
     pub eager_gossip: bool,
     /// Gossip also goes to the next member by id.
     pub successor_gossip: bool,
-    /// The direct ping is repeated together with the indirect ones.
-    pub repeated_ping: bool,
-    /// A node whose probe round ended late judges nobody.
-    pub self_doubt: bool,
     /// A run that rises from the dead says which generations it has reached, and is compared with
     /// at once by a few.
     pub repair_on_rise: bool,
@@ -26,6 +43,9 @@ pub struct Rules {
     pub fast_path: bool,
     /// Probes carry a digest of what both nodes should know, and what differs is found by a sketch.
     pub digests: bool,
+    /// Probes and suspicions are as in the papers, instead of a ring, witnesses and measured round
+    /// trips.
+    pub classic: Option<Classic>,
     /// What has arrived is read before timers are looked at. The driver's rule, not the protocol's.
     pub drain_first: bool,
 }
@@ -37,11 +57,10 @@ impl Rules {
         direct_refutation: true,
         eager_gossip: true,
         successor_gossip: true,
-        repeated_ping: true,
-        self_doubt: true,
         repair_on_rise: true,
         fast_path: true,
         digests: true,
+        classic: None,
         drain_first: true,
     };
 }
@@ -54,15 +73,14 @@ impl Rules {
         direct_refutation: false,
         eager_gossip: false,
         successor_gossip: false,
-        repeated_ping: false,
-        self_doubt: false,
         repair_on_rise: false,
         fast_path: false,
         digests: false,
+        classic: Some(Classic { beta: 1, max_local_health: 0, ..Classic::LIFEGUARD }),
         drain_first: false,
     };
 
-    /// Those of Lifeguard (2018). Its other parts follow from the configuration: local health from
-    /// `max_local_health`, shrinking suspicions from `suspicion_max_mult`.
-    pub const LIFEGUARD: Rules = Rules { buddy: true, ..Rules::SWIM };
+    /// Those of Lifeguard (2018), section V.
+    pub const LIFEGUARD: Rules =
+        Rules { buddy: true, classic: Some(Classic::LIFEGUARD), ..Rules::SWIM };
 }

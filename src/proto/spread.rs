@@ -33,13 +33,6 @@ pub(super) const MAX_HOPS: usize = 4096;
 /// Members of a part that are tried, or times that its only one is.
 const MAX_TRIES: usize = 7;
 
-/// The shortest wait for an acknowledgement: a busy host may take so long to look at its socket (a
-/// guess).
-const MIN_WAIT: Duration = Duration::from_millis(3);
-
-/// Before any round trip was measured, the first wait is this share of the ceiling.
-const FIRST_WAIT_SHARE: u32 = 8;
-
 /// A range of ids that somebody is to tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Part {
@@ -100,36 +93,6 @@ fn cut(part: Part, ids: &[NodeId], count: usize, parts: &mut Vec<Part>) {
     }
 }
 
-/// How long answers take, smoothed (Jacobson, "Congestion Avoidance and Control", SIGCOMM 1988;
-/// RFC 6298): of all peers together.
-#[derive(Debug, Default)]
-struct RoundTrips {
-    mean_micros: u64,
-    deviation_micros: u64,
-}
-
-impl RoundTrips {
-    fn add(&mut self, sample: Duration) {
-        let sample = u64::try_from(sample.as_micros()).unwrap_or(u64::MAX).clamp(1, 1 << 40);
-        if self.mean_micros == 0 {
-            (self.mean_micros, self.deviation_micros) = (sample, sample / 2);
-            return;
-        }
-        let off = self.mean_micros.abs_diff(sample);
-        self.deviation_micros = (3 * self.deviation_micros + off) / 4;
-        self.mean_micros = (7 * self.mean_micros + sample) / 8;
-    }
-
-    /// How long to wait for an answer, at most `ceiling`.
-    fn wait(&self, ceiling: Duration) -> Duration {
-        if self.mean_micros == 0 {
-            return ceiling / FIRST_WAIT_SHARE;
-        }
-        let wait = self.mean_micros + 4 * self.deviation_micros;
-        Duration::from_micros(wait).max(MIN_WAIT).min(ceiling)
-    }
-}
-
 /// What may be sent: bytes that come in at a steady rate, up to one second's worth.
 #[derive(Debug)]
 struct Budget {
@@ -176,7 +139,6 @@ pub(super) enum Overdue<C> {
 pub(super) struct Hops<C> {
     open: BTreeMap<u16, Hop<C>>,
     retries: Deadlines<u16>,
-    round_trips: RoundTrips,
     budget: Budget,
 }
 
@@ -185,20 +147,9 @@ impl<C: Clone> Hops<C> {
         Hops {
             open: BTreeMap::new(),
             retries: Deadlines::default(),
-            round_trips: RoundTrips::default(),
             // Full: what is not there yet has come in before.
             budget: Budget { bytes: u64::MAX, filled_at: now },
         }
-    }
-
-    /// An answer took so long.
-    pub(super) fn measured(&mut self, round_trip: Duration) {
-        self.round_trips.add(round_trip);
-    }
-
-    /// How long to wait for an acknowledgement, at most `ceiling`.
-    pub(super) fn wait(&self, ceiling: Duration) -> Duration {
-        self.round_trips.wait(ceiling)
     }
 
     /// Takes so many bytes from the budget, if they are there.
@@ -227,7 +178,7 @@ impl<C: Clone> Hops<C> {
     #[must_use]
     pub(super) fn open(
         &mut self,
-        (now, ceiling): (Instant, Duration),
+        (now, wait): (Instant, Duration),
         seq: u16,
         (part, to): (Part, NodeId),
         cargo: C,
@@ -235,32 +186,39 @@ impl<C: Clone> Hops<C> {
         if self.open.len() >= MAX_HOPS {
             return false;
         }
-        self.retries.set(seq, now + self.wait(ceiling));
+        self.retries.set(seq, now + wait);
         self.open.insert(seq, Hop { part, cargo, tried: vec![to], sent: now });
         true
     }
 
-    /// The part is given to somebody else. Each try waits twice as long as the one before.
-    pub(super) fn reopen(&mut self, (now, ceiling): (Instant, Duration), seq: u16, to: NodeId) {
-        let wait = self.wait(ceiling);
+    /// The part is given to somebody else. Each try waits twice as long as the one before, at most
+    /// `ceiling`.
+    pub(super) fn reopen(
+        &mut self,
+        now: Instant,
+        (wait, ceiling): (Duration, Duration),
+        seq: u16,
+        to: NodeId,
+    ) {
         let Some(hop) = self.open.get_mut(&seq) else { return };
         let doublings = hop.tried.len().min(MAX_TRIES);
         hop.tried.push(to);
         self.retries.set(seq, now + (wait * (1 << doublings)).min(ceiling));
     }
 
-    /// Somebody acknowledged: the part of the hop, if it was waited for.
-    pub(super) fn handle_ack(&mut self, now: Instant, from: NodeId, seq: u16) -> Option<Part> {
+    /// Somebody acknowledged a hop that was waited for: how long that took, unless it was repeated
+    /// and nobody knows what was acknowledged (Karn's rule).
+    pub(super) fn handle_ack(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        seq: u16,
+    ) -> Option<Option<Duration>> {
         let hop = self.open.get(&seq).filter(|hop| hop.tried.contains(&from))?;
-        let (part, only_try) = (hop.part, hop.tried.len() == 1);
-        if only_try {
-            // Karn's rule: of a hop that was repeated nobody knows what was acknowledged.
-            let took = now - hop.sent;
-            self.round_trips.add(took);
-        }
+        let took = (hop.tried.len() == 1).then(|| now - hop.sent);
         self.open.remove(&seq);
         self.retries.clear(seq);
-        Some(part)
+        Some(took)
     }
 
     /// Hops whose acknowledgement is overdue; each is [reopened](Hops::reopen), or
@@ -309,6 +267,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const CEILING: Duration = Duration::from_millis(500);
+    const WAIT: Duration = Duration::from_millis(10);
 
     fn id(n: u64) -> NodeId {
         NodeId::from_u64(n).unwrap()
@@ -397,7 +356,7 @@ mod tests {
     fn a_hop_is_tried_with_others_and_given_up_in_the_end() {
         let mut hops: Hops<&str> = Hops::new(Instant::ORIGIN);
         let mut now = Instant::ORIGIN;
-        assert!(hops.open((now, CEILING), 5, (Part::ALL, id(1)), "news"));
+        assert!(hops.open((now, WAIT), 5, (Part::ALL, id(1)), "news"));
         assert!(hops.overdue(now).is_empty());
         let mut tries = 1;
         loop {
@@ -408,7 +367,7 @@ mod tests {
                 Overdue::Again { seq, tried, .. } => {
                     assert_eq!(tried.len(), tries);
                     tries += 1;
-                    hops.reopen((now, CEILING), seq, id(tries as u64));
+                    hops.reopen(now, (WAIT, CEILING), seq, id(tries as u64));
                 }
                 Overdue::GivenUp { cargo, .. } => {
                     assert_eq!((cargo, tries), ("news", MAX_TRIES));
@@ -423,25 +382,12 @@ mod tests {
     fn whoever_was_tried_may_acknowledge_and_nobody_else() {
         let mut hops: Hops<()> = Hops::new(Instant::ORIGIN);
         let now = Instant::ORIGIN;
-        assert!(hops.open((now, CEILING), 5, (Part::ALL, id(1)), ()));
-        hops.reopen((now, CEILING), 5, id(2));
+        assert!(hops.open((now, WAIT), 5, (Part::ALL, id(1)), ()));
+        hops.reopen(now, (WAIT, CEILING), 5, id(2));
         assert_eq!(hops.handle_ack(now, id(3), 5), None);
         assert_eq!(hops.handle_ack(now, id(1), 6), None);
-        assert_eq!(hops.handle_ack(now, id(1), 5), Some(Part::ALL));
+        assert_eq!(hops.handle_ack(now, id(1), 5), Some(None), "it was repeated");
         assert_eq!(hops.handle_ack(now, id(2), 5), None);
-    }
-
-    #[test]
-    fn waits_follow_the_round_trips_within_floor_and_ceiling() {
-        let mut hops: Hops<()> = Hops::new(Instant::ORIGIN);
-        assert_eq!(hops.wait(CEILING), CEILING / FIRST_WAIT_SHARE);
-        (0..50).for_each(|_| hops.measured(Duration::from_micros(100)));
-        assert_eq!(hops.wait(CEILING), MIN_WAIT);
-        (0..50).for_each(|_| hops.measured(Duration::from_millis(80)));
-        let wait = hops.wait(CEILING);
-        assert!((80..120).contains(&wait.as_millis()), "{wait:?}");
-        (0..50).for_each(|_| hops.measured(Duration::from_secs(3)));
-        assert_eq!(hops.wait(CEILING), CEILING);
     }
 
     #[test]

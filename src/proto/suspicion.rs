@@ -1,129 +1,269 @@
-//! Suspicions and their deadlines.
+//! Suspicions: a peer has not answered this node, and witnesses say whether it is there.
 //!
 //! ```text
-//!            accusation by X                     accusation by Y, Z (independent)
-//!   alive ---------------------> suspected ------------------------------------+
-//!     ^                             |  ^------ deadline shrinks from max to min +
-//!     | refutation                  | deadline
-//!     +-----------------------------+-------------> verdict: failed
+//!                asked          nack          silent, unreachable
+//!   witness: ---------> asked --------> trying -----------------> saw
+//!                         |  no answer: again, then somebody else
+//!
+//!   cleared    a witness has heard the suspect, or this node has
+//!   verdict    this node and a majority of the witnesses saw silence for the whole pause tolerance,
+//!              or were told by their kernel that nobody listens there
+//!   lone       no witness answers: this node's own network is to be doubted first; after a long
+//!              while it believes what it sees, and keeps that to itself
 //! ```
+//! Witnesses are members drawn by a hash of the suspect and its incarnation, so that all who
+//! suspect it ask the same ones, and nobody can choose those who agree with him. As few are asked
+//! as decide; nobody else hears of a suspicion before it has come to a verdict, so that one which
+//! is cleared costs a few datagrams and not a broadcast and its refutation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::event::Sight;
 use crate::node::NodeId;
 use crate::time::Instant;
 use crate::wire::frame::Incarnation;
 
 use super::timer::Deadlines;
 
-/// Independent confirmations that bring the deadline down to its minimum (Lifeguard's K, section
-/// V: 3).
-const CONFIRMATIONS: usize = 3;
+/// Witnesses of a suspicion.
+pub(super) const WITNESSES: usize = 5;
 
-/// Accusers that are remembered as witnesses, the first among them.
-const MAX_ACCUSERS: usize = 8;
+/// Members that are asked at most until so many have answered.
+pub(super) const CANDIDATES: usize = 3 * WITNESSES;
 
-/// A member that is suspected.
-#[derive(Clone, Debug)]
-pub(super) struct Suspicion {
-    pub(super) incarnation: Incarnation,
-    /// The first is the accuser, the others confirmed.
-    pub(super) accusers: Vec<NodeId>,
-    started: Instant,
-    min: Duration,
-    max: Duration,
-    needed: usize,
+/// Times that a witness is asked before somebody else is.
+const ASKS: u32 = 3;
+
+/// A lone verdict takes so many times the pause tolerance.
+const LONE: u32 = 3;
+
+/// How many that agree decide, of so many witnesses.
+pub(super) const fn majority(of: usize) -> usize {
+    of / 2 + 1
 }
 
-impl Suspicion {
-    /// Lifeguard, section IV.B: `max - (max - min) * log(C + 1) / log(K + 1)`, at least `min`.
-    #[expect(clippy::cast_precision_loss, reason = "both counts are at most 8")]
-    fn deadline(&self) -> Instant {
-        let confirmed = self.accusers.len() - 1;
-        if confirmed >= self.needed {
-            return self.started + self.min;
-        }
-        let share = ((confirmed + 1) as f64).ln() / ((self.needed + 1) as f64).ln();
-        let shrunk = self.max.saturating_sub(self.max.saturating_sub(self.min).mul_f64(share));
-        self.started + shrunk.max(self.min)
-    }
+/// How many members of a cluster are witnesses, if so many are neither suspect nor accuser.
+pub(super) fn wanted(others: usize) -> usize {
+    others.min(WITNESSES)
 }
 
-/// What an accusation did.
-#[must_use]
+/// How many witnesses a verdict must have to be believed by others who know of `others` members
+/// besides suspect and accuser: fewer than it should have, because an accuser among many dead finds
+/// few; but never one alone where there are more.
+pub(super) fn credible(others: usize) -> usize {
+    majority(wanted(others)).min(2).min(others)
+}
+
+/// What a witness has said so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Accused {
-    /// It began a suspicion.
-    New,
-    /// It confirmed one: worth passing on.
-    Confirmed,
-    /// Nothing new.
-    Known,
+enum Said {
+    Nothing,
+    /// It is there, and tries.
+    Trying,
+    Saw(Sight),
+    /// It did not answer in time.
+    Lost,
+}
+
+#[derive(Debug)]
+struct Witness {
+    id: NodeId,
+    said: Said,
+    asks: u32,
+    due: Instant,
+}
+
+/// A peer that is suspected.
+#[derive(Debug)]
+struct Suspicion {
+    incarnation: Incarnation,
+    seq: u16,
+    begun: Instant,
+    /// How many witnesses there are to be.
+    wanted: usize,
+    /// Who may be asked, in turn.
+    candidates: std::vec::IntoIter<NodeId>,
+    witnesses: Vec<Witness>,
+    /// What this node has seen for long enough itself.
+    own: Option<Sight>,
+    /// Whether its kernel has hinted at a death.
+    hinted: bool,
+    /// Whether it was told that nobody answers.
+    unheard: bool,
+    lone_at: Instant,
+}
+
+/// What a suspicion came to.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) target: NodeId,
+    pub(super) incarnation: Incarnation,
+    /// What this node saw.
+    pub(super) own: Sight,
+    /// What each witness saw; nobody, in a lone verdict.
+    pub(super) witnesses: Vec<(NodeId, Sight)>,
+}
+
+/// A member to be asked to be a witness.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) to: NodeId,
+    pub(super) seq: u16,
+    pub(super) target: NodeId,
+}
+
+/// What is due.
+#[must_use]
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    pub(super) questions: Vec<Question>,
+    pub(super) verdicts: Vec<Verdict>,
+    /// Suspects of whom no witness says anything: this node seems to be the one that is cut off.
+    pub(super) unheard: u32,
+}
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waits {
+    /// For a witness to say that it tries.
+    pub(super) answer: Duration,
+    /// How long a pause is tolerated.
+    pub(super) tolerance: Duration,
+    /// The same, stretched by how much this node doubts itself.
+    pub(super) doubtful: Duration,
 }
 
 /// All suspicions that this node holds.
 #[derive(Debug, Default)]
 pub(super) struct Suspicions {
-    by_node: BTreeMap<NodeId, Suspicion>,
+    by_target: BTreeMap<NodeId, Suspicion>,
+    by_seq: BTreeMap<u16, NodeId>,
     deadlines: Deadlines<NodeId>,
 }
 
 impl Suspicions {
-    /// Records an accusation in a cluster of `alive` live nodes (this one included).
-    pub(super) fn accuse(
+    /// Suspects a peer, with `others` members that are neither it nor this node, of whom these are
+    /// to be asked. Nothing, if it is suspected already.
+    pub(super) fn begin(
         &mut self,
         now: Instant,
-        config: &Config,
-        alive: usize,
-        (id, incarnation): (NodeId, Incarnation),
-        by: NodeId,
-    ) -> Accused {
-        if let Some(held) = self.by_node.get_mut(&id)
-            && held.incarnation >= incarnation
-        {
-            let known = held.incarnation > incarnation || held.accusers.contains(&by);
-            if known || held.accusers.len() == MAX_ACCUSERS {
-                return Accused::Known;
-            }
-            held.accusers.push(by);
-            self.deadlines.set(id, held.deadline());
-            return Accused::Confirmed;
+        (target, incarnation): (NodeId, Incarnation),
+        seq: u16,
+        (others, candidates): (usize, Vec<NodeId>),
+        waits: Waits,
+    ) -> bool {
+        if self.by_target.contains_key(&target) {
+            return false;
         }
-        let min = min_timeout(config, alive);
         let suspicion = Suspicion {
             incarnation,
-            accusers: vec![by],
-            started: now,
-            min,
-            max: min * config.suspicion_max_mult,
-            // Neither the suspect nor its accuser can confirm.
-            needed: CONFIRMATIONS.min(alive.saturating_sub(2)),
+            seq,
+            begun: now,
+            wanted: wanted(others),
+            candidates: candidates.into_iter(),
+            witnesses: Vec::new(),
+            own: None,
+            hinted: false,
+            unheard: false,
+            lone_at: now + waits.doubtful * LONE,
         };
-        self.deadlines.set(id, suspicion.deadline());
-        self.by_node.insert(id, suspicion);
-        Accused::New
+        self.by_target.insert(target, suspicion);
+        self.by_seq.insert(seq, target);
+        self.deadlines.set(target, now);
+        true
+    }
+
+    /// A witness is there, and tries.
+    pub(super) fn handle_nack(&mut self, now: Instant, from: NodeId, seq: u16, waits: Waits) {
+        let Some(witness) = self.witness(from, seq) else { return };
+        if witness.said == Said::Nothing || witness.said == Said::Lost {
+            witness.said = Said::Trying;
+            // Its own silence begins now; then its word has to come here.
+            witness.due = now + waits.tolerance + waits.tolerance / 8 + waits.answer;
+        }
+    }
+
+    /// A witness has seen for long enough.
+    pub(super) fn handle_saw(&mut self, now: Instant, from: NodeId, seq: u16, saw: Sight) {
+        let Some(witness) = self.witness(from, seq) else { return };
+        witness.said = Said::Saw(saw);
+        if let Some(target) = self.by_seq.get(&seq) {
+            self.deadlines.set(*target, now);
+        }
+    }
+
+    /// A witness has heard the suspect: who that is.
+    pub(super) fn handle_ack(&mut self, from: NodeId, seq: u16) -> Option<NodeId> {
+        self.witness(from, seq)?;
+        self.by_seq.get(&seq).copied()
+    }
+
+    fn witness(&mut self, from: NodeId, seq: u16) -> Option<&mut Witness> {
+        let suspicion = self.by_target.get_mut(self.by_seq.get(&seq)?)?;
+        suspicion.witnesses.iter_mut().find(|witness| witness.id == from)
+    }
+
+    /// This node itself has seen for long enough.
+    pub(super) fn saw_itself(&mut self, now: Instant, target: NodeId, saw: Sight) {
+        if let Some(suspicion) = self.by_target.get_mut(&target) {
+            suspicion.own = Some(saw);
+            self.deadlines.set(target, now);
+        }
+    }
+
+    /// This node's kernel has noticed something: with nobody to ask, that is half a witness.
+    pub(super) fn hinted(&mut self, target: NodeId) {
+        if let Some(suspicion) = self.by_target.get_mut(&target) {
+            suspicion.hinted = true;
+        }
     }
 
     /// Ends a suspicion, whatever it came to.
-    pub(super) fn remove(&mut self, id: NodeId) -> Option<Suspicion> {
-        self.deadlines.clear(id);
-        self.by_node.remove(&id)
+    pub(super) fn remove(&mut self, target: NodeId) -> bool {
+        self.deadlines.clear(target);
+        let removed = self.by_target.remove(&target);
+        removed.as_ref().is_some_and(|it| self.by_seq.remove(&it.seq).is_some())
     }
 
-    /// A suspicion whose deadline has passed; the caller declares the verdict and removes it.
-    pub(super) fn expired(&self, now: Instant) -> Option<(NodeId, Incarnation)> {
-        let id = *self.deadlines.due(now).first()?;
-        Some((id, self.by_node[&id].incarnation))
+    /// What is due. Suspicions that have come to a verdict are over.
+    pub(super) fn due(&mut self, now: Instant, waits: Waits) -> Due {
+        let mut due = Due::default();
+        for target in self.deadlines.due(now) {
+            let suspicion = self.by_target.get_mut(&target).expect("it has a deadline");
+            suspicion.pursue(now, target, waits, &mut due.questions);
+            if suspicion.is_unheard() && !std::mem::replace(&mut suspicion.unheard, true) {
+                due.unheard += 1;
+            }
+            if let Some(verdict) = suspicion.verdict(now, target, waits) {
+                self.remove(target);
+                due.verdicts.push(verdict);
+            } else {
+                let next = suspicion.next_due(now, waits);
+                self.deadlines.set(target, next);
+            }
+        }
+        due
     }
 
-    pub(super) fn of(&self, id: NodeId) -> Option<&Suspicion> {
-        self.by_node.get(&id)
+    /// Whether a number is that of requests to witnesses.
+    pub(super) fn is_number(&self, seq: u16) -> bool {
+        self.by_seq.contains_key(&seq)
+    }
+
+    pub(super) fn contains(&self, target: NodeId) -> bool {
+        self.by_target.contains_key(&target)
+    }
+
+    /// Who is suspected.
+    pub(super) fn targets(&self) -> impl Iterator<Item = NodeId> {
+        self.by_target.keys().copied()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_node.len()
+        self.by_target.len()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -133,64 +273,78 @@ impl Suspicions {
     /// What must always hold.
     #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub(super) fn check(&self) {
-        let first = self.by_node.values().map(Suspicion::deadline).min();
-        assert_eq!(self.deadlines.next(), first, "the first deadline is a suspicion's");
-        assert!(self.deadlines.keys().eq(self.by_node.keys().copied()));
+        assert!(self.deadlines.keys().eq(self.by_target.keys().copied()));
+        assert_eq!(self.by_seq.len(), self.by_target.len(), "each has a number of its own");
     }
 }
 
-/// `alpha * max(1, log10 n) * probe_interval` (Lifeguard, section V, after SWIM's dissemination
-/// bound).
-#[expect(clippy::cast_precision_loss, reason = "a node count is far below 2^52")]
-fn min_timeout(config: &Config, alive: usize) -> Duration {
-    let scale = (alive.max(1) as f64).log10().max(1.0);
-    (config.probe_interval * config.suspicion_mult).mul_f64(scale)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(n: u64) -> NodeId {
-        NodeId::from_u64(n).unwrap()
+impl Suspicion {
+    /// Asks as many as are to be asked now.
+    fn pursue(
+        &mut self,
+        now: Instant,
+        target: NodeId,
+        waits: Waits,
+        questions: &mut Vec<Question>,
+    ) {
+        let seq = self.seq;
+        for witness in &mut self.witnesses {
+            let waiting = matches!(witness.said, Said::Nothing | Said::Trying);
+            if !waiting || witness.due > now {
+                continue;
+            }
+            if witness.asks >= ASKS {
+                witness.said = Said::Lost;
+                continue;
+            }
+            witness.due = now + waits.answer * (1 << witness.asks.min(ASKS));
+            witness.asks += 1;
+            questions.push(Question { to: witness.id, seq, target });
+        }
+        let lost = |witness: &&Witness| witness.said == Said::Lost;
+        while self.witnesses.len() - self.witnesses.iter().filter(lost).count() < self.wanted {
+            let Some(id) = self.candidates.next() else { break };
+            let due = now + waits.answer;
+            self.witnesses.push(Witness { id, said: Said::Nothing, asks: 1, due });
+            questions.push(Question { to: id, seq, target });
+        }
     }
 
-    #[test]
-    fn confirmations_shrink_the_deadline_from_max_to_min() {
-        let config = Config::lan();
-        let mut all = Suspicions::default();
-        let victim = (id(9), Incarnation(0));
-        let start = Instant::ORIGIN;
-        assert_eq!(all.accuse(start, &config, 10, victim, id(1)), Accused::New);
-        assert_eq!(all.next_deadline().unwrap() - start, Duration::from_secs(24));
-        assert_eq!(all.accuse(start, &config, 10, victim, id(1)), Accused::Known);
-        assert_eq!(all.accuse(start, &config, 10, victim, id(2)), Accused::Confirmed);
-        let one = all.next_deadline().unwrap() - start;
-        assert!(one < Duration::from_secs(24) && one > Duration::from_secs(4), "{one:?}");
-        assert_eq!(all.accuse(start, &config, 10, victim, id(3)), Accused::Confirmed);
-        assert_eq!(all.accuse(start, &config, 10, victim, id(4)), Accused::Confirmed);
-        assert_eq!(all.next_deadline().unwrap() - start, Duration::from_secs(4));
-        assert_eq!(all.expired(start + Duration::from_secs(3)), None);
-        assert_eq!(all.expired(start + Duration::from_secs(4)), Some(victim));
+    fn saw(&self) -> impl Iterator<Item = (NodeId, Sight)> {
+        self.witnesses.iter().filter_map(|witness| match witness.said {
+            Said::Saw(sight) => Some((witness.id, sight)),
+            _ => None,
+        })
     }
 
-    #[test]
-    fn with_two_nodes_nobody_can_confirm_and_the_minimum_holds() {
-        let config = Config::lan();
-        let mut all = Suspicions::default();
-        let accused = all.accuse(Instant::ORIGIN, &config, 2, (id(9), Incarnation(0)), id(1));
-        assert_eq!(accused, Accused::New);
-        assert_eq!(all.next_deadline(), Some(Instant::ORIGIN + Duration::from_secs(4)));
+    /// Whether all that can be asked were, and nobody is left to wait for.
+    fn is_exhausted(&self) -> bool {
+        let waits = |it: &Witness| matches!(it.said, Said::Nothing | Said::Trying);
+        self.candidates.len() == 0 && !self.witnesses.iter().any(waits)
     }
 
-    #[test]
-    fn a_newer_incarnation_starts_over() {
-        let config = Config::lan();
-        let mut all = Suspicions::default();
-        let start = Instant::ORIGIN;
-        assert_eq!(all.accuse(start, &config, 10, (id(9), Incarnation(1)), id(1)), Accused::New);
-        assert_eq!(all.accuse(start, &config, 10, (id(9), Incarnation(0)), id(2)), Accused::Known);
-        assert_eq!(all.accuse(start, &config, 10, (id(9), Incarnation(2)), id(2)), Accused::New);
-        assert_eq!(all.of(id(9)).unwrap().accusers, vec![id(2)]);
+    /// Whether none of them answers.
+    fn is_unheard(&self) -> bool {
+        self.is_exhausted() && self.wanted > 0 && self.saw().next().is_none()
+    }
+
+    fn verdict(&self, now: Instant, target: NodeId, waits: Waits) -> Option<Verdict> {
+        let own = self.own?;
+        let witnesses: Vec<_> = self.saw().collect();
+        // Where fewer than wanted can be found, those have to do, but not one alone.
+        let of = if self.is_exhausted() { witnesses.len() } else { self.wanted };
+        let needed = majority(of).max(credible(self.wanted));
+        let decided = self.wanted > 0 && witnesses.len() >= needed;
+        let hinted = self.hinted && self.wanted == 0 && now >= self.begun + waits.tolerance;
+        let lone = self.is_exhausted() && (now >= self.lone_at || hinted);
+        let incarnation = self.incarnation;
+        (decided || lone).then_some(Verdict { target, incarnation, own, witnesses })
+    }
+
+    fn next_due(&self, now: Instant, waits: Waits) -> Instant {
+        let waiting = self.witnesses.iter();
+        let waiting = waiting.filter(|it| matches!(it.said, Said::Nothing | Said::Trying));
+        let next = waiting.map(|it| it.due).min();
+        next.unwrap_or(now + waits.tolerance / 8).max(now + Duration::from_millis(1))
     }
 }

@@ -9,11 +9,9 @@ use crate::time::Instant;
 pub(super) enum Timer {
     /// A probe round ends and the next one begins.
     Probe,
-    /// The direct probe of this round has waited long enough.
-    ProbeTimeout,
-    /// A nack for a probe made for somebody else is due, or it is forgotten.
-    Relay,
-    /// A suspicion becomes a verdict.
+    /// A ping was not answered in time.
+    Answer,
+    /// A witness is to be asked, or a suspicion becomes a verdict.
     Suspicion,
     /// News that waited for more of them are sent.
     News,
@@ -46,10 +44,9 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Timer; 18] = [
+    const ALL: [Timer; 17] = [
         Timer::Probe,
-        Timer::ProbeTimeout,
-        Timer::Relay,
+        Timer::Answer,
         Timer::Suspicion,
         Timer::News,
         Timer::Hop,

@@ -60,16 +60,12 @@ impl Variant {
     pub fn setup(self) -> Setup {
         let lan = Config::lan();
         let slow_repair = Config {
-            suspicion_mult: 5,
             pull_interval: Duration::from_secs(30),
             reconnect_interval: Duration::from_secs(30),
             ..lan.clone()
         };
         let (config, rules) = match self {
-            Variant::Swim => {
-                let fixed = Config { suspicion_max_mult: 1, max_local_health: 0, ..slow_repair };
-                (fixed, Rules::SWIM)
-            }
+            Variant::Swim => (slow_repair, Rules::SWIM),
             Variant::Lifeguard => (slow_repair, Rules::LIFEGUARD),
             Variant::Rolecall => (lan, Rules::ALL),
         };

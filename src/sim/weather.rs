@@ -520,10 +520,7 @@ fn draw_config(rng: &mut ChaCha8Rng) -> Config {
     let varied = Config {
         gossip_fanout: rng.random_range(1..6),
         retransmit_mult: rng.random_range(1..6),
-        suspicion_mult: rng.random_range(1..6),
-        suspicion_max_mult: rng.random_range(1..7),
-        indirect_probes: rng.random_range(0..5),
-        max_local_health: rng.random_range(0..9),
+        pause_tolerance: Duration::from_millis(rng.random_range(200..2500)),
         pull_interval: Duration::from_millis(rng.random_range(500..10_000)),
         pull_timeout: Duration::from_millis(rng.random_range(1000..6000)),
         dead_retention: Duration::from_secs(rng.random_range(120..3600)),

@@ -11,7 +11,9 @@ use super::frame::{Fixed, Frame, Membership, Object, Profile, RoleOp, Roles, Sum
 use super::limits::{
     MAX_BUCKETS, MAX_CELLS_PER_FRAME, MAX_FETCHES_PER_FRAME, MAX_KNOWN_PER_PULL,
     MAX_ROLES_PER_NODE, MAX_SCOPES_PER_NODE, MAX_TABLES_PER_FRAME, MAX_UNHEARD_PARTS,
+    MAX_WITNESSES,
 };
+use crate::event::Sight;
 use crate::node::{MAX_META_BYTES, NodeId};
 
 impl Frame {
@@ -185,6 +187,12 @@ pub(super) fn unheard<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Vec<(NodeId, NodeId)>, D::Error> {
     limited::<_, D, MAX_UNHEARD_PARTS>(from)
+}
+
+pub(super) fn witnesses<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Arc<[(NodeId, Sight)]>, D::Error> {
+    limited::<_, D, MAX_WITNESSES>(from).map(Arc::from)
 }
 
 pub(super) fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(NodeId, u64)>, D::Error> {

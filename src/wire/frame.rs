@@ -11,6 +11,7 @@ use super::codec::{self, exact, role_bytes};
 pub use super::compare::{
     Buckets, Compare, Fixed, MoreSymbols, Page, Pull, Push, Same, Summary, Symbols, Table,
 };
+use crate::event::Sight;
 use crate::node::{Generation, NodeId, NodeName};
 use crate::role::Role;
 
@@ -113,6 +114,8 @@ frames! {
     8 Join,
     /// The answer to it.
     9 JoinReply,
+    /// I have tried the member you asked about for long enough.
+    10 Saw,
     /// A run and all that is public of it.
     16 Profile,
     /// The run is alive at this incarnation.
@@ -190,8 +193,9 @@ pub struct Ack {
     pub seq: u16,
 }
 
-/// Tells who asked for an indirect probe that the helper lives, but has no answer yet (Lifeguard,
-/// section IV.A).
+/// Tells who asked for an indirect probe that the witness lives and tries, but has no answer yet. In
+/// Lifeguard (section IV.A) it comes late; here at once, so that somebody else can be asked where it
+/// does not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Nack {
     /// Of the [`PingReq`].
@@ -199,7 +203,9 @@ pub struct Nack {
     pub seq: u16,
 }
 
-/// Asks a member to probe another one at the address known to it.
+/// Asks a member to probe another one at the address known to it: to be a witness. It answers with
+/// a [`Nack`] at once, with an [`Ack`] when the other answers it, and with [`Saw`] when that has not
+/// happened for the whole pause tolerance.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PingReq {
     /// Repeated in the answer.
@@ -207,6 +213,16 @@ pub struct PingReq {
     pub seq: u16,
     /// Whom to probe.
     pub target: NodeId,
+}
+
+/// What a witness saw, for as long as a pause is tolerated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Saw {
+    /// Of the [`PingReq`].
+    #[serde(with = "postcard::fixint::le")]
+    pub seq: u16,
+    /// What it saw.
+    pub saw: Sight,
 }
 
 /// The sender is another run than the one that the datagram it answers was meant for.
@@ -326,7 +342,7 @@ pub struct Suspect {
 }
 
 /// The run has failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Failed {
     /// The run.
     pub id: NodeId,
@@ -334,6 +350,10 @@ pub struct Failed {
     pub incarnation: Incarnation,
     /// Who suspected it first.
     pub by: NodeId,
+    /// What each of those saw who decided it, the accuser among them. It is not believed with too
+    /// few of them.
+    #[serde(deserialize_with = "codec::witnesses")]
+    pub witnesses: Arc<[(NodeId, Sight)]>,
 }
 
 /// The run has left of its own will.

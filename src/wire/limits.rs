@@ -42,5 +42,8 @@ pub const MAX_NODES: usize = 131_072;
 /// Dead nodes that this node remembers.
 pub const MAX_DEAD: usize = 4096;
 
+/// Members that a verdict of failure names as witnesses.
+pub const MAX_WITNESSES: usize = 16;
+
 /// Ranges of ids that one report names as not heard of.
 pub const MAX_UNHEARD_PARTS: usize = 32;

@@ -134,6 +134,8 @@ pub(crate) enum Domain {
     Checksum = 5,
     /// The summaries of all tables that two nodes share.
     Digest = 6,
+    /// Who is a witness of a suspicion.
+    Witness = 7,
 }
 
 /// SipHash-1-3 under a fixed key: the same on every platform and in every version of rolecall.

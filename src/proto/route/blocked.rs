@@ -18,13 +18,15 @@ impl Blocked {
     }
 
     /// The loop behind a timer has sent something.
-    fn hold(&mut self, timer: Timer) {
+    fn hold(&mut self, timer: Timer, classic: bool) {
         match timer {
             // These send nothing by themselves.
-            Timer::Suspicion | Timer::Announce | Timer::Purge => {}
-            // One loop: it pings, waits, asks helpers, waits, and judges.
-            Timer::Probe | Timer::ProbeTimeout => {
-                self.stuck.extend([Timer::Probe, Timer::ProbeTimeout]);
+            Timer::Announce | Timer::Purge => {}
+            Timer::Suspicion if classic => {}
+            // One loop: it pings, waits, asks others, waits, and judges.
+            Timer::Probe | Timer::Answer | Timer::Suspicion => {
+                self.stuck.extend([Timer::Probe, Timer::Answer]);
+                self.stuck.extend((!classic).then_some(Timer::Suspicion));
             }
             other => self.stuck.push(other),
         }
@@ -44,7 +46,7 @@ impl Protocol {
                 self.timers.set(timer, Some(at));
             } else {
                 self.run_timer(timer);
-                blocked.hold(timer);
+                blocked.hold(timer, self.rules.classic.is_some());
             }
         }
         self.settle();

@@ -204,12 +204,10 @@ impl Protocol {
 
     fn reconfigure(&mut self, config: Config) -> Result<(), CommandError> {
         config.validate()?;
-        self.health.set_max(config.max_local_health);
         self.config = config;
         self.drop_oversized();
         // Shorter intervals hold from now on, not from the next round on.
         let probe = self.now + self.health.scale(self.config.probe_interval);
-        self.probe_due = self.probe_due.min(probe);
         self.timers.set_earlier(Timer::Probe, probe);
         self.timers.set_earlier(Timer::Pull, self.now + self.config.pull_interval);
         self.timers.set_earlier(Timer::Reconnect, self.now + self.config.reconnect_interval);

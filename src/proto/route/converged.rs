@@ -58,7 +58,6 @@ impl Protocol {
         assert!(self.members.peers().is_empty(), "only a node that knows nobody can be acquainted");
         let others = everybody.iter().filter(|it| it.node().id() != self.local);
         self.members.acquaint(others.clone().map(|it| &it.run));
-        self.detector.acquaint(self.members.peers(), &mut self.rng);
         for other in others {
             for (scope, set) in other.roles.iter() {
                 self.roles.acquaint(*scope, other.node().id(), set);
@@ -76,12 +75,10 @@ impl Protocol {
         self.settle();
     }
 
-    /// Begins a probe round with this peer now, whatever the round before came to. If no answer
-    /// comes, that means nothing.
+    /// Probes this peer now, as in a round.
     pub fn probe(&mut self, now: crate::time::Instant, peer: NodeId) {
         self.advance(now);
-        let seq = self.detector.begin_round_with(self.now, peer);
-        self.send_probe(peer, seq);
+        self.look_at(peer, true);
         self.settle();
     }
 
@@ -92,7 +89,6 @@ impl Protocol {
         let config = &self.config;
         let intervals = [config.probe_interval, config.pull_interval, config.reconnect_interval];
         let [probe, pull, reconnect] = intervals.map(phase).map(|phase| self.now + phase);
-        self.probe_due = probe;
         self.timers.set(Timer::Probe, Some(probe));
         self.timers.set(Timer::Pull, Some(pull));
         self.timers.set(Timer::Reconnect, Some(reconnect));

@@ -2,7 +2,7 @@
 
 use super::super::Protocol;
 use super::super::clash::MAX_CLASHES;
-use super::super::detector::MAX_RELAYS;
+use super::super::detector::MAX_PROBES;
 use super::super::fetch::{MAX_ASSEMBLIES, MAX_WANTS};
 use super::super::gather::MAX_GATHERINGS;
 use super::super::join::MAX_CONTACTS;
@@ -148,7 +148,7 @@ impl Protocol {
             queue("welcomed", self.welcomed.len(), MAX_WELCOMED),
             queue("clashes", self.clashes.len(), MAX_CLASHES),
             queue("receipts", self.receipts.len(), MAX_WAITERS),
-            queue("relays", self.detector.relays_len(), MAX_RELAYS),
+            queue("probes", self.detector.len(), MAX_PROBES),
             queue("cached objects", self.parts.len(), MAX_CACHED_OBJECTS),
             // One more until the timer that forgets has run.
             queue("dead", self.members.dead_count(), MAX_DEAD + 1),

@@ -162,7 +162,7 @@ impl Protocol {
         match reply.verdict {
             Verdict::Prove { cookie } => self.joins.again(self.now, origin.addr, Some(cookie)),
             Verdict::Wait => {
-                let pause = self.config.probe_timeout / 2;
+                let pause = self.config.probe_timeout() / 2;
                 self.joins.wait(self.now, origin.addr, pause);
             }
             Verdict::RaiseBoot { above } => {

@@ -1,5 +1,7 @@
 //! Who is a member: profiles, claims, and what a change of state brings with it.
 
+use std::sync::Arc;
+
 use rand::RngExt;
 
 use super::super::Protocol;
@@ -9,7 +11,7 @@ use super::super::members::{Claimed, Member, Profiled, Run, State};
 use super::super::piggyback::Rumor;
 use super::super::pull::Purpose;
 use super::super::roles::{RoleSet, RoleTable};
-use super::super::suspicion::{Accused, Suspicion};
+use super::super::suspicion::credible;
 use super::Origin;
 use crate::event::{DownReason, Event, Evidence, Sight, Witness};
 use crate::node::{Generation, Node, NodeId};
@@ -22,6 +24,28 @@ const RISE_COMPARISONS: usize = 3;
 /// A set of roles of no more bytes is told whole to those who may have missed some of it: that
 /// costs less than to have them ask.
 const SMALL_SET_BYTES: usize = 256;
+
+/// What somebody claims of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) state: State,
+    pub(super) incarnation: Incarnation,
+    /// Who accused it, or replaced it.
+    pub(super) by: Option<NodeId>,
+    /// What those saw who decided that it has failed.
+    pub(super) witnesses: Arc<[(NodeId, Sight)]>,
+}
+
+impl Claim {
+    pub(super) fn new(state: State, incarnation: Incarnation, by: Option<NodeId>) -> Claim {
+        Claim { state, incarnation, by, witnesses: Arc::default() }
+    }
+
+    /// What it says, without who says so.
+    pub(super) fn about(&self) -> (State, Incarnation) {
+        (self.state, self.incarnation)
+    }
+}
 
 impl Protocol {
     /// Somebody tells of a run.
@@ -43,12 +67,12 @@ impl Protocol {
             Profiled::Known | Profiled::New | Profiled::Full => {}
         }
         self.fetches.settle(Object::Profile(profile.id), u64::from(profile.version));
-        self.hear_claim(origin, profile.id, (State::Alive, profile.incarnation), None);
+        let alive = Claim::new(State::Alive, profile.incarnation, None);
+        self.hear_claim(origin, profile.id, alive);
     }
 
     /// What a run's coming alive brings with it, for the first time or again.
     pub(super) fn enter(&mut self, origin: Option<Origin>, id: NodeId) {
-        self.detector.add(id, &mut self.rng);
         self.announcing.set(id, self.now + self.config.pull_timeout);
         for membership in self.shared_memberships(id) {
             self.roles.list(membership.scope, id);
@@ -129,36 +153,25 @@ impl Protocol {
     }
 
     /// Somebody claims something of a run.
-    pub(super) fn hear_claim(
-        &mut self,
-        origin: Origin,
-        id: NodeId,
-        claim: (State, Incarnation),
-        by: Option<NodeId>,
-    ) {
+    pub(super) fn hear_claim(&mut self, origin: Origin, id: NodeId, claim: Claim) {
         if id == self.local {
-            return self.defend(origin, claim, by);
+            return self.defend(origin, &claim);
         }
-        // In a pull a verdict may come from the other side of a healed partition: the run gets
-        // the chance to refute it.
-        let claim = match claim {
-            (State::Failed, incarnation) if origin.pulled.is_some() => {
-                (State::Suspect, incarnation)
-            }
-            other => other,
-        };
-        if self.name_stands_against(id, claim) {
+        let Some(claim) = self.weigh(origin, id, claim) else { return self.doubt(id) };
+        if self.name_stands_against(id, claim.about()) {
             return;
         }
-        match self.members.apply_claim(self.now, id, claim, by) {
+        let by = claim.by;
+        match self.members.apply_claim(self.now, id, claim.about(), by) {
             Claimed::Unknown => {
-                if claim.0.is_live() && origin.member {
+                if claim.state.is_live() && origin.member {
                     let source = Source { id: origin.id, addr: origin.addr };
                     self.fetch(Object::Profile(id), 1, source);
                 }
             }
-            Claimed::Old => self.hear_old_claim(origin, id, claim, by),
+            Claimed::Old => self.hear_old_claim(origin, id, &claim),
             Claimed::Changed { from, to } => {
+                self.members.testify(id, claim.witnesses);
                 self.state_changed(Some(origin), (id, by.unwrap_or(id)), (from, to));
                 if let Some(heir) = by.filter(|_| to == State::Replaced && origin.member)
                     && self.members.find(heir).is_none()
@@ -170,21 +183,37 @@ impl Protocol {
         }
     }
 
+    /// What a claim amounts to; nothing, where this node had better look itself.
+    fn weigh(&self, origin: Origin, id: NodeId, claim: Claim) -> Option<Claim> {
+        match claim.state {
+            // In a pull a verdict may come from the other side of a healed partition: the run gets
+            // the chance to refute it.
+            State::Failed if origin.pulled.is_some() => {
+                Some(Claim::new(State::Suspect, claim.incarnation, claim.by))
+            }
+            _ if self.rules.classic.is_some() || self.members.live(id).is_none() => Some(claim),
+            State::Suspect => None,
+            State::Failed => {
+                // An accuser alone is not enough, where others could have seen it too.
+                let others = self.members.peers().len() - 1;
+                let witnesses = claim.witnesses.iter().filter(|(it, _)| Some(*it) != claim.by);
+                (witnesses.count() >= credible(others)).then_some(claim)
+            }
+            _ => Some(claim),
+        }
+    }
+
     /// A claim that changes nothing may still confirm a suspicion, or show that a run which is held
     /// dead here is alive to others.
-    fn hear_old_claim(
-        &mut self,
-        origin: Origin,
-        id: NodeId,
-        claim: (State, Incarnation),
-        by: Option<NodeId>,
-    ) {
+    fn hear_old_claim(&mut self, origin: Origin, id: NodeId, claim: &Claim) {
         let Some(member) = self.members.find(id) else { return };
-        let same = member.incarnation == claim.1;
-        match (member.state, claim.0) {
-            (State::Suspect, State::Suspect) if same => {
-                if let Some(by) = by {
-                    self.accuse(Some(origin), (id, claim.1), by);
+        match (member.state, claim.state) {
+            #[cfg(feature = "sim")]
+            (State::Suspect, State::Suspect)
+                if self.rules.classic.is_some() && member.incarnation == claim.incarnation =>
+            {
+                if let Some(by) = claim.by {
+                    self.swim_accuse(Some(origin), (id, claim.incarnation), by);
                 }
             }
             (held, State::Alive) if !held.is_live() && origin.pulled.is_some() => {
@@ -221,11 +250,8 @@ impl Protocol {
         (id, by): (NodeId, NodeId),
         (from, to): (State, State),
     ) {
-        let incarnation = self.members.find(id).map(|member| member.incarnation);
         if to == State::Suspect {
-            self.counters.plain.suspicions += 1;
-            tracing::debug!(node = %id, by = %by, "suspected");
-            self.accuse(origin, (id, incarnation.unwrap_or_default()), by);
+            self.dispute(origin, id, by);
         } else if self.is_first_hand(origin, (id, by), (from, to)) {
             self.news(Rumor::State(id), Generation::ZERO);
         } else {
@@ -233,9 +259,11 @@ impl Protocol {
         }
         match (from.is_live(), to.is_live()) {
             (true, true) if to == State::Alive => {
-                if self.suspicions.remove(id).is_some() {
-                    tracing::debug!(node = %id, "refuted");
-                }
+                tracing::debug!(node = %id, "refuted");
+                self.detector.reached(id);
+                self.suspicions.remove(id);
+                #[cfg(feature = "sim")]
+                drop(self.swim.accusations.remove(id));
             }
             (false, true) => self.rise(id),
             (true, false) => self.fall(id, to),
@@ -251,6 +279,21 @@ impl Protocol {
         {
             self.settle_clash(decision);
         }
+    }
+
+    /// Somebody holds a live run dead: it hears of that with whatever it is sent, and refutes it, or
+    /// is found dead here too.
+    fn dispute(&mut self, origin: Option<Origin>, id: NodeId, by: NodeId) {
+        tracing::debug!(node = %id, by = %by, "disputed");
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            let incarnation = self.members.find(id).map(|member| member.incarnation);
+            self.counters.plain.suspicions += 1;
+            return self.swim_accuse(origin, (id, incarnation.unwrap_or_default()), by);
+        }
+        let _ = origin;
+        self.detector.follow(id);
+        self.doubt(id);
     }
 
     /// Whether a change of state is this node's to tell. Others reach the same verdict from the
@@ -274,6 +317,7 @@ impl Protocol {
     /// A run that was held dead is alive: it is shown with the roles that were known of it. What
     /// changed since, it says itself ([`Protocol::return_to_life`]).
     fn rise(&mut self, id: NodeId) {
+        self.forget_probes(id);
         self.enter(None, id);
         if self.rules.digests {
             return self.compare_soon();
@@ -309,8 +353,9 @@ impl Protocol {
 
     /// A run is dead.
     fn fall(&mut self, id: NodeId, to: State) {
-        let suspicion = self.suspicions.remove(id);
-        self.detector.remove(id);
+        self.forget_probes(id);
+        #[cfg(feature = "sim")]
+        self.swim_remember_accusers(id);
         self.announcing.clear(id);
         let announced = self.members.withdraw(id);
         let shown = if announced { self.shown_roles(id) } else { Vec::new() };
@@ -325,7 +370,7 @@ impl Protocol {
         if !announced {
             return;
         }
-        let reason = self.down_reason(member, to, suspicion.as_ref());
+        let reason = self.down_reason(member, to);
         tracing::info!(node = %node, id = %id, reason = %reason, "node down");
         for (scope, role) in shown {
             self.events.push_back(Event::RoleRemoved { scope, node: node.clone(), role });
@@ -333,25 +378,24 @@ impl Protocol {
         self.events.push_back(Event::NodeDown { node, reason });
     }
 
-    fn down_reason(&self, member: &Member, to: State, suspicion: Option<&Suspicion>) -> DownReason {
+    fn down_reason(&self, member: &Member, to: State) -> DownReason {
         let node_of = |id: NodeId| self.members.find(id).map(|member| member.node.clone());
+        let id = member.node.id();
         match to {
             State::Left => DownReason::Left,
-            State::Replaced => match self.members.killer(member.node.id()).and_then(node_of) {
+            State::Replaced => match self.members.killer(id).and_then(node_of) {
                 Some(by) => DownReason::Replaced { by },
                 // Its profile is on its way: all that is known of it is its id.
                 None => DownReason::Replaced { by: self.successor_of(member) },
             },
             State::Alive | State::Suspect | State::Failed => {
-                let accusers = suspicion.map(|held| held.accusers.clone()).unwrap_or_default();
-                let accuser =
-                    accusers.first().copied().or_else(|| self.members.killer(member.node.id()));
-                let mut witnesses: Vec<Node> = accusers.into_iter().filter_map(node_of).collect();
-                witnesses.sort_unstable();
-                let saw = Sight::Silence;
+                let testimony = self.members.testimony(id);
+                let seen = testimony.iter().filter_map(|(it, saw)| Some((node_of(*it)?, *saw)));
+                let mut witnesses: Vec<_> = seen.map(|(node, saw)| Witness { node, saw }).collect();
+                witnesses.sort_unstable_by(|a, b| a.node.cmp(&b.node));
                 DownReason::Failed(Evidence {
-                    accuser: accuser.and_then(node_of),
-                    witnesses: witnesses.into_iter().map(|node| Witness { node, saw }).collect(),
+                    accuser: self.members.killer(id).and_then(node_of),
+                    witnesses,
                     last_heard: member.last_heard().map(|at| self.now - at),
                     local_health: self.health.score(),
                 })
@@ -372,54 +416,13 @@ impl Protocol {
         }
     }
 
-    /// This node suspects, or hears that somebody does.
-    fn accuse(&mut self, origin: Option<Origin>, about: (NodeId, Incarnation), by: NodeId) {
-        let alive = self.members.live_count();
-        let id = about.0;
-        match self.suspicions.accuse(self.now, &self.config, alive, about, by) {
-            Accused::New | Accused::Confirmed if by == self.local => {
-                self.news(Rumor::Suspicion(id, by), Generation::ZERO);
-            }
-            Accused::New | Accused::Confirmed => self.tell(Rumor::Suspicion(id, by), origin),
-            Accused::Known => {}
-        }
-    }
-
-    /// This node's own probes got no answer from a run.
-    pub(super) fn suspect(&mut self, id: NodeId) {
-        let Some(member) = self.members.live(id) else { return };
-        let incarnation = member.incarnation;
-        let local = self.local;
-        let origin = Origin {
-            id: local,
-            addr: self.local().addr(),
-            member: true,
-            pulled: None,
-            spread: false,
-        };
-        self.hear_claim(origin, id, (State::Suspect, incarnation), Some(local));
-    }
-
-    /// Suspicions whose time is up become verdicts.
-    pub(super) fn pass_verdicts(&mut self) {
-        while let Some((id, incarnation)) = self.suspicions.expired(self.now) {
-            let by = self.suspicions.of(id).map_or(id, |held| held.accusers[0]);
-            let claim = (State::Failed, incarnation);
-            if let Claimed::Changed { from, to } =
-                self.members.apply_claim(self.now, id, claim, Some(by))
-            {
-                self.counters.plain.verdicts += 1;
-                self.state_changed(None, (id, by), (from, to));
-            }
-            self.suspicions.remove(id);
-        }
-    }
-
     /// Somebody claims something of this node: that it has failed is refuted (SWIM, section 4.2),
     /// directly to who said so, and to all.
-    fn defend(&mut self, origin: Origin, claim: (State, Incarnation), by: Option<NodeId>) {
-        match claim {
-            (State::Suspect | State::Failed, doubted) => {
+    fn defend(&mut self, origin: Origin, claim: &Claim) {
+        let by = claim.by;
+        match claim.state {
+            State::Suspect | State::Failed => {
+                let doubted = claim.incarnation;
                 let own = self.members.local().incarnation;
                 if doubted >= own {
                     let incarnation = doubted.next();
@@ -428,7 +431,7 @@ impl Protocol {
                     self.counters.plain.refutations += 1;
                     self.news(Rumor::State(self.local), Generation::ZERO);
                     tracing::debug!(by = ?by, "refuted a suspicion of this node");
-                    if claim.0 == State::Failed && self.rules.repair_on_rise {
+                    if claim.state == State::Failed && self.rules.repair_on_rise {
                         self.return_to_life(origin);
                     }
                 }
@@ -438,12 +441,12 @@ impl Protocol {
                 let incarnation = self.members.local().incarnation;
                 self.send(origin.addr, Some(origin.id), Alive { id: self.local, incarnation });
             }
-            (State::Replaced, _) => {
+            State::Replaced => {
                 if let Some(by) = by {
                     self.lose_name(by);
                 }
             }
-            (State::Alive | State::Left, _) => {}
+            State::Alive | State::Left => {}
         }
     }
 

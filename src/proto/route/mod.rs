@@ -7,6 +7,7 @@ mod commands;
 #[cfg(feature = "sim")]
 mod converged;
 mod counters;
+mod detect;
 #[cfg(feature = "sim")]
 mod inspect;
 mod joining;
@@ -18,6 +19,8 @@ mod repair;
 mod scopes;
 mod send;
 mod spread;
+#[cfg(feature = "sim")]
+mod swim;
 mod timeouts;
 
 use std::net::SocketAddr;

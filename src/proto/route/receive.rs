@@ -3,13 +3,12 @@
 
 use std::net::SocketAddr;
 
-use super::super::detector::Acked;
 use super::super::members::State;
 use super::super::pull::Purpose;
-use super::super::spread::Part;
 use super::super::{Phase, Protocol};
 use super::Origin;
-use crate::wire::frame::{Ack, Incarnation, Introduce, Nack, Ping, PingReq, WrongRun};
+use super::membership::Claim;
+use crate::wire::frame::{Ack, Incarnation, Introduce, WrongRun};
 use crate::wire::{DecodeError, Frame, ReceivedHeader, decode_frames, decode_header};
 
 impl Protocol {
@@ -70,6 +69,7 @@ impl Protocol {
         let member = self.members.live(header.from).is_some();
         if member {
             self.members.heard(self.now, header.from);
+            self.last_heard = self.now;
         }
         let mut origin =
             Origin { id: header.from, addr: from, member, pulled: None, spread: false };
@@ -88,7 +88,8 @@ impl Protocol {
             Frame::Ping(ping) => self.receive_ping(*origin, ping.seq, None),
             Frame::Probe(probe) => self.receive_ping(*origin, probe.seq, Some(probe.digest)),
             Frame::Ack(ack) => self.receive_ack(*origin, *ack),
-            Frame::Nack(nack) => self.detector.handle_nack(origin.id, nack.seq),
+            Frame::Nack(nack) => self.receive_nack(origin.id, nack.seq),
+            Frame::Saw(saw) => self.receive_saw(origin.id, *saw),
             Frame::PingReq(request) => self.receive_ping_req(*origin, *request),
             Frame::WrongRun(_) => self.receive_wrong_run(*origin),
             Frame::Introduce(_) => self.introduce(*origin),
@@ -133,21 +134,31 @@ impl Protocol {
     /// who cannot name a run of this cluster cannot tell of others.
     pub(super) fn receive_rumor(&mut self, origin: Origin, frame: &Frame) {
         let known = self.members.find(origin.id).is_some();
-        let hear = |protocol: &mut Protocol, id, state, incarnation, by| {
-            let itself = id == origin.id || (id == protocol.local && state != State::Replaced);
+        let hear = |protocol: &mut Protocol, id, claim: Claim| {
+            let itself =
+                id == origin.id || (id == protocol.local && claim.state != State::Replaced);
             if known || itself {
-                protocol.hear_claim(origin, id, (state, incarnation), by);
+                protocol.hear_claim(origin, id, claim);
             } else {
                 protocol.counters.plain.dropped.stranger += 1;
             }
         };
         let never = Incarnation(0);
         match frame {
-            Frame::Alive(it) => hear(self, it.id, State::Alive, it.incarnation, None),
-            Frame::Suspect(it) => hear(self, it.id, State::Suspect, it.incarnation, Some(it.by)),
-            Frame::Failed(it) => hear(self, it.id, State::Failed, it.incarnation, Some(it.by)),
-            Frame::Left(it) => hear(self, it.id, State::Left, never, None),
-            Frame::Replaced(it) => hear(self, it.id, State::Replaced, never, Some(it.by)),
+            Frame::Alive(it) => {
+                hear(self, it.id, Claim::new(State::Alive, it.incarnation, None));
+            }
+            Frame::Suspect(it) => {
+                hear(self, it.id, Claim::new(State::Suspect, it.incarnation, Some(it.by)));
+            }
+            Frame::Failed(it) => {
+                let claim = Claim::new(State::Failed, it.incarnation, Some(it.by));
+                hear(self, it.id, Claim { witnesses: it.witnesses.clone(), ..claim });
+            }
+            Frame::Left(it) => hear(self, it.id, Claim::new(State::Left, never, None)),
+            Frame::Replaced(it) => {
+                hear(self, it.id, Claim::new(State::Replaced, never, Some(it.by)));
+            }
             Frame::Roles(roles) if known => self.hear_roles(origin, roles),
             _ => self.counters.plain.dropped.stranger += 1,
         }
@@ -198,37 +209,12 @@ impl Protocol {
     }
 
     fn receive_ack(&mut self, origin: Origin, ack: Ack) {
-        match self.detector.handle_ack(self.now, origin.id, ack.seq) {
-            Acked::Round { target, round_trip } => {
-                if let Some(round_trip) = round_trip {
-                    self.hops.measured(round_trip);
-                }
-                self.probe_answered(target);
-            }
-            Acked::Relay(relay) => self.send_to(relay.origin, Ack { seq: relay.origin_seq }),
-            Acked::Nothing => {}
-        }
+        self.answer_came(origin.id, ack.seq);
         // An acknowledged hop is somebody else's to see through.
-        let _: Option<Part> = self.hops.handle_ack(self.now, origin.id, ack.seq);
+        if let Some(Some(took)) = self.hops.handle_ack(self.now, origin.id, ack.seq) {
+            self.round_trips.measured(origin.id, took);
+        }
         self.clash_answered(origin.id, ack.seq);
-    }
-
-    /// Probes only known members, at the addresses known here: nobody can make this node scan.
-    fn receive_ping_req(&mut self, origin: Origin, request: PingReq) {
-        if !origin.member || self.members.live(request.target).is_none() {
-            return;
-        }
-        let timeout = self.health.scale(self.config.probe_timeout);
-        let asked = (origin.id, request.seq);
-        if let Some(seq) = self.detector.relay(self.now, timeout, asked, request.target) {
-            self.send_to(request.target, Ping { seq });
-        }
-    }
-
-    pub(super) fn nack_due(&mut self) {
-        for relay in self.detector.due_nacks(self.now) {
-            self.send_to(relay.origin, Nack { seq: relay.origin_seq });
-        }
     }
 
     /// Another run answers at an address where this node expected somebody: it is told who asks,
@@ -243,7 +229,7 @@ impl Protocol {
     }
 
     pub(super) fn is_address_of_member(&self, addr: SocketAddr) -> bool {
-        self.members.is_address_of_peer(addr)
+        self.members.peer_at(addr).is_some()
     }
 
     /// Somebody wants to know who this node is.

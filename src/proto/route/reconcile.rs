@@ -265,7 +265,7 @@ impl Protocol {
             // Nobody has told this node of them, and nobody will.
             self.fetch_with(source, &missing.here, &mut payload);
         } else {
-            let patience = self.hops.wait(self.config.probe_timeout) * PATIENCE;
+            let patience = self.round_trips.wait(self.config.probe_timeout()) * PATIENCE;
             for want in missing.here {
                 self.fetches.want_later(self.now + patience, want, source);
             }

@@ -400,7 +400,7 @@ impl Protocol {
 
     /// Asks members for receipts, and hands over those that are complete.
     pub(super) fn progress_receipts(&mut self) {
-        let (roles, retry) = (&self.roles, self.config.probe_timeout);
+        let (roles, retry) = (&self.roles, self.config.probe_timeout());
         let peers = |scope| roles.table(scope).map_or(Vec::new(), |it| it.peers().to_vec());
         let asks = self.receipts.due_asks(self.now, retry, peers);
         let mut done = Vec::new();

@@ -11,7 +11,6 @@ use rand_chacha::ChaCha8Rng;
 use super::super::members::{Members, State};
 use super::super::piggyback::{Audience, Carriage, Ride, Rumor, transmit_limit};
 use super::super::roles::RoleTables;
-use super::super::suspicion::Suspicions;
 use super::super::{Protocol, Transmit};
 use crate::node::{Generation, NodeId};
 use crate::wire::frame::{Alive, Failed, Large, Left, Object, Replaced, Suspect};
@@ -81,8 +80,8 @@ impl Protocol {
 
     /// How long an answer to a request may take before it is asked again; each time twice as long.
     pub(super) fn request_wait(&self) -> Duration {
-        let ceiling = self.config.probe_timeout;
-        (self.hops.wait(ceiling) * REQUEST_PATIENCE).min(self.health.scale(ceiling))
+        let ceiling = self.config.probe_timeout();
+        (self.round_trips.wait(ceiling) * REQUEST_PATIENCE).min(self.health.scale(ceiling))
     }
 
     /// Where a run is reached.
@@ -126,7 +125,7 @@ impl Protocol {
     /// A run that is suspected or held dead hears of that first (Lifeguard, section IV.C).
     fn tell_the_accused(&self, to: NodeId, datagram: &mut Vec<u8>) {
         if self.members.find(to).is_some_and(|member| member.state != State::Alive)
-            && let Some(frame) = claim_frame(&self.members, &self.suspicions, to)
+            && let Some(frame) = claim_frame(&self.members, self.local, to)
         {
             // Without room the probe goes first: the next datagram tells.
             let _ = frame.encode_within(self.config.max_datagram_bytes, datagram);
@@ -141,7 +140,7 @@ impl Protocol {
         let budget = self.config.gossip_bytes_per_second;
         let left = if self.rules.fast_path { self.hops.left(self.now, budget) } else { usize::MAX };
         let before = datagram.len();
-        let Protocol { now, config, local, members, roles, suspicions, piggyback, rng, .. } = self;
+        let Protocol { now, config, local, members, roles, piggyback, rng, .. } = self;
         // With the buddy rule the accused hears of it in another way.
         let tells_subjects = !self.rules.buddy;
         let Some(receiver) = members.live(to) else { return };
@@ -154,7 +153,7 @@ impl Protocol {
             if rumor.subject() == to && !tells_subjects {
                 return Ride::NotForThem;
             }
-            let frame = rumor_frame(*local, members, suspicions, rumor);
+            let frame = rumor_frame(*local, members, rumor);
             append_rumor(frame.as_ref(), rumor, max, datagram)
         });
         let mut scopes: Vec<_> = piggyback.audiences();
@@ -215,17 +214,14 @@ fn is_page(payload: &[u8]) -> bool {
 }
 
 /// What is claimed of a run, as a frame about it.
-fn claim_frame(members: &Members, suspicions: &Suspicions, id: NodeId) -> Option<Frame> {
+fn claim_frame(members: &Members, local: NodeId, id: NodeId) -> Option<Frame> {
     let member = members.find(id)?;
     let incarnation = member.incarnation;
     let by = members.killer(id).unwrap_or(id);
     Some(match member.state {
         State::Alive => Alive { id, incarnation }.into(),
-        State::Suspect => {
-            let by = suspicions.of(id).map_or(by, |held| held.accusers[0]);
-            Suspect { id, incarnation, by }.into()
-        }
-        State::Failed => Failed { id, incarnation, by }.into(),
+        State::Suspect => Suspect { id, incarnation, by: local }.into(),
+        State::Failed => Failed { id, incarnation, by, witnesses: members.testimony(id) }.into(),
         State::Left => Left { id }.into(),
         State::Replaced => Replaced { id, by }.into(),
     })
@@ -236,23 +232,18 @@ impl Protocol {
     pub(super) fn news_frame(&self, rumor: Rumor, from: Generation) -> Option<Frame> {
         match rumor {
             Rumor::Roles(id, scope) => Some(self.roles.delta(scope, id, from)?.into()),
-            _ => rumor_frame(self.local, &self.members, &self.suspicions, rumor),
+            _ => rumor_frame(self.local, &self.members, rumor),
         }
     }
 
     /// What is claimed of a run, as a frame about it.
     pub(super) fn claim_frame(&self, id: NodeId) -> Option<Frame> {
-        claim_frame(&self.members, &self.suspicions, id)
+        claim_frame(&self.members, self.local, id)
     }
 }
 
 /// What a rumor of the cluster says now; `None` when there is nothing left to say.
-fn rumor_frame(
-    local: NodeId,
-    members: &Members,
-    suspicions: &Suspicions,
-    rumor: Rumor,
-) -> Option<Frame> {
+fn rumor_frame(local: NodeId, members: &Members, rumor: Rumor) -> Option<Frame> {
     match rumor {
         Rumor::Profile(id) => Some(members.live(id)?.profile().into()),
         Rumor::Suspicion(id, by) => {
@@ -261,7 +252,7 @@ fn rumor_frame(
         }
         Rumor::State(id) => {
             let suspected = members.find(id)?.state == State::Suspect && id != local;
-            if suspected { None } else { claim_frame(members, suspicions, id) }
+            if suspected { None } else { claim_frame(members, local, id) }
         }
         Rumor::Roles(..) => None,
     }

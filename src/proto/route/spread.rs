@@ -199,8 +199,8 @@ impl Protocol {
         for part in parts {
             let Some(owner) = self.choose_owner(part.of(&hearers), &[]) else { continue };
             let seq = self.free_seq();
-            let times = (self.now, self.config.probe_timeout);
-            if !self.hops.open(times, seq, (part, owner), cargo.clone()) {
+            let wait = self.round_trips.wait(self.config.probe_timeout());
+            if !self.hops.open((self.now, wait), seq, (part, owner), cargo.clone()) {
                 self.leave_to_gossip(cargo);
                 return None;
             }
@@ -215,7 +215,7 @@ impl Protocol {
     pub(super) fn free_seq(&mut self) -> u16 {
         loop {
             let seq = self.detector.take_seq();
-            if !self.hops.is_open(seq) {
+            if !self.hops.is_open(seq) && !self.suspicions.is_number(seq) {
                 return seq;
             }
         }
@@ -234,7 +234,8 @@ impl Protocol {
     }
 
     fn is_healthy(&self, id: NodeId) -> bool {
-        self.members.find(id).is_some_and(|it| it.state == State::Alive)
+        let alive = self.members.find(id).is_some_and(|it| it.state == State::Alive);
+        alive && !self.detector.is_doubted(id)
     }
 
     fn send_hop(&mut self, to: NodeId, seq: u16, part: Part, cargo: &Cargo) {
@@ -255,14 +256,17 @@ impl Protocol {
         for overdue in self.hops.overdue(self.now) {
             match overdue {
                 Overdue::Again { seq, part, cargo, tried } => {
+                    // A hop is a probe that costs nothing.
+                    tried.last().into_iter().for_each(|id| self.doubt(*id));
                     let ids = part.of(self.audience(cargo.audience)).to_vec();
                     let budget = self.config.gossip_bytes_per_second;
                     let fits = cargo.cost() <= self.config.max_datagram_bytes;
                     match self.choose_owner(&ids, &tried) {
                         Some(owner) if fits && self.hops.spend(self.now, budget, cargo.cost()) => {
                             self.counters.plain.hops_repeated += 1;
-                            let times = (self.now, self.config.probe_timeout);
-                            self.hops.reopen(times, seq, owner);
+                            let ceiling = self.config.probe_timeout();
+                            let wait = self.round_trips.wait(ceiling);
+                            self.hops.reopen(self.now, (wait, ceiling), seq, owner);
                             self.send_hop(owner, seq, part, &cargo);
                         }
                         Some(_) => {
@@ -335,7 +339,7 @@ impl Protocol {
         if delegate.patience > 0
             && let Some(hops) = hops
         {
-            let wait = self.hops.wait(self.config.probe_timeout);
+            let wait = self.round_trips.wait(self.config.probe_timeout());
             let deadline = self.now + wait * u32::from(delegate.patience);
             let asker = Asker::Teller(origin.id, delegate.seq);
             let itself = self.has_all(&frames).then_some(self.local);
@@ -386,13 +390,13 @@ impl Protocol {
         let from = lately.map_or_else(|| self.roles.own_generation(scope), |told| told.1);
         self.asked_about.insert(scope);
         self.news(Rumor::Roles(self.local, scope), from);
-        let ceiling = self.config.probe_timeout;
-        (self.hops.wait(ceiling) * u32::from(PATIENCE)).min(ceiling)
+        let ceiling = self.config.probe_timeout();
+        (self.round_trips.wait(ceiling) * u32::from(PATIENCE)).min(ceiling)
     }
 
     /// Each hop is a gathering of its own, so that one that fails spoils nothing for the others.
     fn gather_from(&mut self, scope: ScopeId, hops: Vec<(u16, Part)>) {
-        let wait = self.hops.wait(self.config.probe_timeout);
+        let wait = self.round_trips.wait(self.config.probe_timeout());
         let deadline = self.now + wait * u32::from(PATIENCE);
         let asker = Asker::Local(scope, self.roles.own_generation(scope));
         for (seq, part) in hops {

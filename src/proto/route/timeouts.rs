@@ -1,18 +1,13 @@
 //! What time asks for, and what follows every input.
 
-use std::net::SocketAddr;
-
 use rand::RngExt;
 
-use super::super::detector::Ended;
-use super::super::health::Sign;
 use super::super::piggyback::{Audience, transmit_limit};
 use super::super::timer::Timer;
-use super::super::{Hint, Outcome, Phase, Protocol};
+use super::super::{Outcome, Phase, Protocol};
 use crate::node::NodeId;
 use crate::time::Instant;
 use crate::wire::HEADER_BYTES;
-use crate::wire::frame::{Ping, PingReq, Probe};
 
 /// A round of gossip about fresh news waits at most this share of the gossip interval for more of
 /// them, so that bursts share datagrams.
@@ -42,9 +37,8 @@ impl Protocol {
     pub(super) fn run_timer(&mut self, timer: Timer) {
         match timer {
             Timer::Probe => self.probe_round(),
-            Timer::ProbeTimeout => self.ask_helpers(),
-            Timer::Relay => self.nack_due(),
-            Timer::Suspicion => self.pass_verdicts(),
+            Timer::Answer => self.pursue_probes(),
+            Timer::Suspicion => self.pursue_suspicions(),
             Timer::Hop => self.retry_hops(),
             Timer::Gossip => self.gossip(),
             Timer::Pull => {
@@ -83,11 +77,12 @@ impl Protocol {
             self.timers.set_earlier(Timer::Gossip, due);
         }
         let retention = self.config.dead_retention;
+        let (answer, suspicion) = self.detection_deadlines();
         let timers = &mut self.timers;
         timers.set(Timer::Report, self.gatherings.next_deadline());
         timers.set(Timer::Hop, self.hops.next_deadline());
-        timers.set(Timer::Relay, self.detector.next_relay_deadline());
-        timers.set(Timer::Suspicion, self.suspicions.next_deadline());
+        timers.set(Timer::Answer, answer);
+        timers.set(Timer::Suspicion, suspicion);
         timers.set(Timer::PullRetry, self.pulls.next_deadline());
         timers.set(Timer::Fetch, self.fetches.next_deadline());
         timers.set(Timer::Join, self.joins.next_deadline());
@@ -119,68 +114,6 @@ impl Protocol {
     pub(super) fn news_due(&self) -> Instant {
         let pause = self.config.gossip_interval / NEWS_SHARE;
         self.last_launch.map_or(self.now, |last| self.now.max(last + pause))
-    }
-
-    /// Ends a probe round and begins the next (SWIM, section 3.1).
-    fn probe_round(&mut self) {
-        let ended = self.detector.end_round();
-        // A node that woke late cannot tell whether an answer came in time: it judges nobody.
-        let late = self.rules.self_doubt && self.now - self.probe_due > self.config.probe_timeout;
-        if let Ended::Failed { target, nacks_missed } = ended
-            && !late
-        {
-            self.counters.plain.probes_failed += 1;
-            self.health.saw(Sign::ProbeFailed);
-            for _ in 0..nacks_missed {
-                self.health.saw(Sign::NackMissed);
-            }
-            self.suspect(target);
-        }
-        if let Some((target, seq)) = self.detector.begin_round(self.now, &mut self.rng) {
-            self.counters.plain.probes += 1;
-            self.send_probe(target, seq);
-            let timeout = self.health.scale(self.config.probe_timeout);
-            self.timers.set(Timer::ProbeTimeout, Some(self.now + timeout));
-        }
-        self.probe_due = self.now + self.health.scale(self.config.probe_interval);
-        self.timers.set(Timer::Probe, Some(self.probe_due));
-    }
-
-    /// The kernel noticed something of the peer at an address.
-    pub(in crate::proto) fn take_hint(&mut self, peer: SocketAddr, hint: Hint) {
-        tracing::debug!(%peer, ?hint, "the kernel noticed something");
-    }
-
-    /// Asks whether a peer is there, and with it whether it knows the same.
-    pub(super) fn send_probe(&mut self, target: NodeId, seq: u16) {
-        match self.digest_with(target, seq) {
-            Some(digest) => {
-                self.note_comparison();
-                self.send_to(target, Probe { seq, digest });
-            }
-            None => self.send_to(target, Ping { seq }),
-        }
-    }
-
-    pub(super) fn probe_answered(&mut self, target: NodeId) {
-        self.health.saw(Sign::ProbeAnswered);
-        self.members.heard(self.now, target);
-        self.timers.set(Timer::ProbeTimeout, None);
-    }
-
-    /// The target has not answered: it is asked again, by this node and by helpers.
-    fn ask_helpers(&mut self) {
-        let Some((target, seq)) = self.detector.unanswered() else { return };
-        if self.rules.repeated_ping {
-            self.send_to(target, Ping { seq });
-        }
-        let peers = self.members.peers();
-        let count = self.config.indirect_probes;
-        let helpers = Protocol::choose(&mut self.rng, peers, count, |id| id != target);
-        for helper in &helpers {
-            self.send_to(*helper, PingReq { seq, target });
-        }
-        self.detector.asked(helpers);
     }
 
     /// A round of gossip: for every audience that has something to hear, some random members and

@@ -10,6 +10,9 @@ use crate::sim::{HostId, Simulation};
 use crate::view::ClusterView;
 use crate::wire::ScopeId;
 
+/// The worst local health.
+const HEALTH: u32 = 8;
+
 /// How often it is asked whether all agree.
 const STEP: Duration = Duration::from_millis(500);
 
@@ -55,13 +58,10 @@ impl Convergence {
     /// happen one after another, each at its slowest:
     ///
     /// - `leave_timeout`: a goodbye under way ends.
-    /// - `probe * (2 R + (H + 1)^2)`: the dead are noticed. Of `live - 1` probers that each go
-    ///   through `N = live - 1 + dead` names in an order of their own, the first comes upon a given
-    ///   one within `R = min(2 N - 1, 14 N / (live - 1) + 1)` rounds but for one case in a million;
-    ///   a round takes up to twice the interval on average, and local health (at most H) has to
-    ///   come down first.
-    /// - `suspicion_mult * max(1, log10 live) * probe * suspicion_max_mult`: the suspicion runs
-    ///   out, unconfirmed.
+    /// - `probe * (2 dead + 4 + (H + 1)^2)`: the dead are noticed. The living one before a dead node
+    ///   on the ring probes it within two rounds, and a row of dead ones in one sweep, but for
+    ///   datagrams that are lost; local health (at most H = 8) has to come down first.
+    /// - `3 (H + 1) silence`: a verdict that no witness helps with.
     /// - `11 * probe`: a disputed name, one interval to ask and ten to forget the answer.
     /// - `3 * reconnect_interval`: halves find each other. A seed that is not a member is asked
     ///   every interval; once more for a join that met a name in dispute, once more for a first
@@ -81,16 +81,11 @@ impl Convergence {
     pub fn bound(config: &Config, live: usize, dead: usize) -> Duration {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let (live, dead) = (count(live.max(1)), count(dead));
-        let (others, names) = (live.saturating_sub(1).max(1), live.saturating_sub(1) + dead);
-        let rounds = (14 * names / others + 1).min((2 * names).saturating_sub(1));
-        let health = (config.max_local_health + 1).pow(2);
         let probe = config.probe_interval;
-        let suspicion = probe * config.suspicion_mult * config.suspicion_max_mult;
-        let suspicion = suspicion.mul_f64(f64::from(live).log10().max(1.0));
         let doublings = u32::BITS - live.leading_zeros();
         config.leave_timeout
-            + probe * (2 * rounds + health)
-            + suspicion
+            + probe * (2 * dead + 4 + (HEALTH + 1).pow(2))
+            + config.silence() * 3 * (HEALTH + 1)
             + probe * 11
             + config.reconnect_interval * 3
             + config.pull_timeout * 2

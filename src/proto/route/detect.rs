@@ -1,0 +1,320 @@
+//! Whether peers are there: probes, doubts and the kernel's hints on their way to the detector, and
+//! its findings on their way to witnesses, to suspicions and, in the end, to everybody.
+
+use std::net::SocketAddr;
+
+use super::super::detector::{Answered, Step, Watched};
+use super::super::health::Sign;
+use super::super::members::{Claimed, State};
+use super::super::suspicion::{CANDIDATES, Question, Verdict, Waits, credible};
+use super::super::{Hint, Protocol};
+use super::Origin;
+use super::membership::Claim;
+use crate::event::Sight;
+use crate::node::NodeId;
+use crate::time::Instant;
+use crate::wire::frame::{Ack, Incarnation, Nack, Ping, PingReq, Probe, Saw};
+use crate::wire::{Domain, stable_hash};
+
+impl Protocol {
+    /// Begins a round: somebody is probed, and somebody who is followed besides.
+    pub(super) fn probe_round(&mut self) {
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            return self.swim_round();
+        }
+        let peers = self.members.peers();
+        if let Some(target) = self.detector.next_target(peers, self.local, &mut self.rng) {
+            self.look_at(target, true);
+        }
+        if let Some(target) = self.detector.next_followed() {
+            self.look_at(target, false);
+        }
+        self.next_round();
+    }
+
+    pub(super) fn next_round(&mut self) {
+        let next = self.now + self.health.scale(self.config.probe_interval);
+        self.timers.set(super::super::timer::Timer::Probe, Some(next));
+    }
+
+    /// Probes a peer, unless that is being done.
+    pub(super) fn look_at(&mut self, target: NodeId, compare: bool) {
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            return self.swim_probe(target);
+        }
+        let wait = self.round_trips.wait_for(target, self.config.probe_timeout());
+        let Some(seq) = self.detector.begin(self.now, target, wait) else { return };
+        self.counters.plain.probes += 1;
+        if compare {
+            self.send_probe(target, seq);
+        } else {
+            self.send_to(target, Ping { seq });
+        }
+    }
+
+    /// There is reason to ask whether a peer is there.
+    pub(super) fn doubt(&mut self, id: NodeId) {
+        if self.rules.classic.is_none() && id != self.local && self.members.live(id).is_some() {
+            self.look_at(id, false);
+        }
+    }
+
+    /// Asks whether a peer is there, and with it whether it knows the same.
+    pub(super) fn send_probe(&mut self, target: NodeId, seq: u16) {
+        match self.digest_with(target, seq) {
+            Some(digest) => {
+                self.note_comparison();
+                self.send_to(target, Probe { seq, digest });
+            }
+            None => self.send_to(target, Ping { seq }),
+        }
+    }
+
+    /// The kernel noticed something of the peer at an address.
+    pub(in crate::proto) fn take_hint(&mut self, addr: SocketAddr, hint: Hint) {
+        let Some(target) = self.members.peer_at(addr).filter(|_| self.is_active()) else { return };
+        tracing::debug!(peer = %target, ?hint, "the kernel noticed something");
+        self.doubt(target);
+        if hint == Hint::Unreachable
+            && let Some(step) = self.detector.bounced(self.now, target)
+        {
+            self.take_step(step);
+        }
+        self.suspect(target);
+        self.suspicions.hinted(target);
+    }
+
+    /// Probes that are due go on.
+    pub(super) fn pursue_probes(&mut self) {
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            return self.swim_pursue();
+        }
+        let ceiling = self.config.probe_timeout();
+        let trips = &self.round_trips;
+        let wait_for = |id| trips.wait_for(id, ceiling);
+        let silence = self.config.silence();
+        for step in self.detector.due(self.now, silence, self.last_heard, wait_for) {
+            self.take_step(step);
+        }
+    }
+
+    fn take_step(&mut self, step: Step) {
+        match step {
+            Step::Ping { target, seq } => self.send_to(target, Ping { seq }),
+            Step::Suspect { target } => {
+                self.suspect(target);
+                if let Some(next) = self.detector.next_on_ring(self.members.peers(), self.local) {
+                    self.look_at(next, false);
+                }
+            }
+            Step::Silent { target, saw, own, askers } => {
+                for (asker, seq) in askers {
+                    self.send_to(asker, Saw { seq, saw });
+                }
+                if own {
+                    self.suspect(target);
+                    self.suspicions.saw_itself(self.now, target, saw);
+                }
+            }
+        }
+    }
+
+    /// A peer does not answer: witnesses are asked.
+    fn suspect(&mut self, target: NodeId) {
+        let Some(member) = self.members.live(target) else { return };
+        if self.suspicions.contains(target) || !self.detector.is_own(target) {
+            return;
+        }
+        let incarnation = member.incarnation;
+        let seq = self.free_seq();
+        let others = self.members.peers().len() - 1;
+        let candidates = self.witnesses_of(target, incarnation);
+        let waits = self.waits();
+        let about = (target, incarnation);
+        self.suspicions.begin(self.now, about, seq, (others, candidates), waits);
+        self.counters.plain.suspicions += 1;
+        tracing::debug!(node = %target, "suspected");
+        self.pursue_suspicions();
+    }
+
+    fn waits(&self) -> Waits {
+        let tolerance = self.config.silence();
+        Waits {
+            answer: self.round_trips.wait(self.config.probe_timeout()),
+            tolerance,
+            doubtful: self.health.scale(tolerance),
+        }
+    }
+
+    /// The members that are to be witnesses of a suspicion, the first to be asked first: for each
+    /// number, the one on the ring after its hash. Those suspected themselves come last.
+    fn witnesses_of(&self, target: NodeId, incarnation: Incarnation) -> Vec<NodeId> {
+        let peers = self.members.peers();
+        let mut chosen: Vec<NodeId> = Vec::with_capacity(CANDIDATES);
+        let about = [target.as_u64().to_le_bytes(), u64::from(incarnation.0).to_le_bytes()];
+        for n in 0u64..4 * CANDIDATES as u64 {
+            let parts: [&[u8]; 3] = [&about[0], &about[1], &n.to_le_bytes()];
+            let point = stable_hash(Domain::Witness, &parts);
+            let after = peers.partition_point(|id| id.as_u64() < point);
+            let mut ring = peers[after..].iter().chain(&peers[..after]);
+            let next = ring.find(|id| **id != target && !chosen.contains(id));
+            chosen.extend(next);
+            if chosen.len() == CANDIDATES || next.is_none() {
+                break;
+            }
+        }
+        let doubted = |id: &NodeId| self.detector.is_doubted(*id) || self.suspicions.contains(*id);
+        chosen.sort_by_key(doubted);
+        chosen
+    }
+
+    /// Asks witnesses, and declares what they have decided.
+    pub(super) fn pursue_suspicions(&mut self) {
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            return self.swim_verdicts();
+        }
+        let due = self.suspicions.due(self.now, self.waits());
+        for Question { to, seq, target } in due.questions {
+            self.send_to(to, PingReq { seq, target });
+        }
+        for _ in 0..due.unheard {
+            self.health.saw(Sign::Unheard);
+        }
+        for verdict in due.verdicts {
+            self.declare(verdict);
+        }
+    }
+
+    /// A suspicion has come to a verdict. One without witnesses is this node's own view: whoever
+    /// hears nobody may be the one that is cut off.
+    fn declare(&mut self, verdict: Verdict) {
+        let Verdict { target, incarnation, own, witnesses } = verdict;
+        let Some(member) = self.members.live(target) else { return };
+        if member.incarnation > incarnation {
+            return self.detector.disown(target);
+        }
+        self.counters.plain.verdicts += 1;
+        let known = credible(self.members.peers().len() - 1) <= witnesses.len();
+        let saw: Vec<(NodeId, Sight)> =
+            std::iter::once((self.local, own)).chain(witnesses).collect();
+        let claim = Claim {
+            state: State::Failed,
+            incarnation,
+            by: Some(self.local),
+            witnesses: saw.into(),
+        };
+        if let Claimed::Changed { from, to } =
+            self.members.apply_claim(self.now, target, claim.about(), claim.by)
+        {
+            self.members.testify(target, claim.witnesses);
+            let origin = (!known).then(|| self.origin_of_secrets());
+            self.state_changed(origin, (target, self.local), (from, to));
+        }
+    }
+
+    /// What comes from here is not passed on.
+    fn origin_of_secrets(&self) -> Origin {
+        let (id, addr) = (self.local, self.local().addr());
+        Origin { id, addr, member: true, pulled: None, spread: true }
+    }
+
+    /// An ack came that may answer a probe, or tell that a witness has heard a suspect.
+    pub(super) fn answer_came(&mut self, from: NodeId, seq: u16) {
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            return self.swim_answered(from, seq);
+        }
+        if let Some(answered) = self.detector.handle_ack(self.now, from, seq) {
+            let Answered { round_trip, own, askers } = answered;
+            self.round_trips.measured(from, round_trip);
+            self.members.heard(self.now, from);
+            for (asker, seq) in askers {
+                self.send_to(asker, Ack { seq });
+            }
+            self.detector.reached(from);
+            if own {
+                self.health.saw(Sign::ProbeAnswered);
+                self.clear_suspicion(from);
+            }
+            if self.members.live(from).is_some_and(|it| it.state == State::Suspect) {
+                // It has heard of the dispute just now, and settles it, or is asked again.
+                self.detector.follow(from);
+            }
+        }
+        if let Some(target) = self.suspicions.handle_ack(from, seq) {
+            self.clear_suspicion(target);
+            self.detector.disown(target);
+            self.detector.reached_through_others(target);
+        }
+    }
+
+    fn clear_suspicion(&mut self, target: NodeId) {
+        if self.suspicions.remove(target) {
+            tracing::debug!(node = %target, "no longer suspected");
+        }
+    }
+
+    /// A member asks this one to be a witness. Only known members are probed, at the addresses
+    /// known here: nobody can make this node scan.
+    pub(super) fn receive_ping_req(&mut self, origin: Origin, request: PingReq) {
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            return self.swim_relay(origin, request);
+        }
+        let PingReq { seq, target } = request;
+        if !origin.member || target == self.local {
+            return;
+        }
+        if self.members.live(target).is_none() {
+            // That is known already.
+            if let Some(frame) = self.claim_frame(target) {
+                self.send(origin.addr, Some(origin.id), frame);
+            }
+            return;
+        }
+        let wait = self.round_trips.wait_for(target, self.config.probe_timeout());
+        match self.detector.watch(self.now, target, wait, (origin.id, seq)) {
+            Watched::Ping(number) => {
+                self.send_to(target, Ping { seq: number });
+                self.send_to(origin.id, Nack { seq });
+            }
+            Watched::UnderWay => self.send_to(origin.id, Nack { seq }),
+            Watched::Saw(saw) => self.send_to(origin.id, Saw { seq, saw }),
+            Watched::Refused => {}
+        }
+    }
+
+    pub(super) fn receive_nack(&mut self, from: NodeId, seq: u16) {
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            return self.swim.rounds.handle_nack(from, seq);
+        }
+        let waits = self.waits();
+        self.suspicions.handle_nack(self.now, from, seq, waits);
+    }
+
+    pub(super) fn receive_saw(&mut self, from: NodeId, saw: Saw) {
+        self.suspicions.handle_saw(self.now, from, saw.seq, saw.saw);
+        self.pursue_suspicions();
+    }
+
+    /// A run is dead, or was and no longer is: what was asked about it before is void.
+    pub(super) fn forget_probes(&mut self, id: NodeId) {
+        self.detector.clear(id);
+        self.suspicions.remove(id);
+        self.round_trips.forget(id);
+    }
+
+    /// When the detector's next steps are due, and those of suspicions.
+    pub(super) fn detection_deadlines(&self) -> (Option<Instant>, Option<Instant>) {
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            return self.swim_deadlines();
+        }
+        (self.detector.next_deadline(), self.suspicions.next_deadline())
+    }
+}
