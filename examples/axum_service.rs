@@ -22,7 +22,7 @@
 //!
 //! [tuning]                        # rolecall::Config; what is not said is Config::lan()
 //! probe_interval = "500ms"
-//! probe_timeout = "200ms"
+//! pause_tolerance = "2s"
 //! ```
 
 use std::env;

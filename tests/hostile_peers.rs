@@ -23,7 +23,7 @@ use rolecall::proto::{Command, LocalNode, Protocol};
 use rolecall::time::Instant;
 use rolecall::wire::frame::{Alive, Boot, Failed, Incarnation, Membership, Profile, RoleOp, Roles};
 use rolecall::wire::{ClusterId, DecodeError, Frame, Header, ScopeId, begin, finish};
-use rolecall::{Config, Generation, NodeName, Role, ScopeName};
+use rolecall::{Config, Generation, NodeName, Role, ScopeName, Sight};
 
 /// A node called "n0" at machine 0, and what a user hears of it.
 struct Victim {
@@ -169,7 +169,8 @@ fn roles_of_a_scope_left_while_held_dead_do_not_come_back() {
     victim.hear(3, profile(3, "c", 3)).unwrap();
     victim.hear(2, delta(2, (0, 1), &[(2, "web")])).unwrap();
     let (id, by) = (id(2), id(3));
-    victim.hear(3, Failed { id, incarnation: Incarnation(0), by }).unwrap();
+    let witnesses = Arc::from([(by, Sight::Silence), (victim.node.local().id(), Sight::Silence)]);
+    victim.hear(3, Failed { id, incarnation: Incarnation(0), by, witnesses }).unwrap();
     let none: Arc<[Membership]> = Arc::from([]);
     victim.hear(3, Profile { version: 2, scopes: none, ..profile(2, "b", 2) }).unwrap();
     victim.hear(3, Alive { id, incarnation: Incarnation(1) }).unwrap();

@@ -13,7 +13,7 @@ use rolecall::wire::frame::{
     Ack, Alive, Ask, Boot, Buckets, Compare, Delegate, Failed, Fetch, FetchPart, Fixed, Has,
     Incarnation, Introduce, Join, JoinReply, Large, Left, Membership, MoreSymbols, Nack, Object,
     Page, Part, Ping, PingReq, Probe, Profile, Pull, Push, Reached, Replaced, RoleOp, Roles, Same,
-    Summary, Suspect, Symbols, Table, Verdict, WrongRun,
+    Saw, Summary, Suspect, Symbols, Table, Verdict, WrongRun,
 };
 use rolecall::wire::limits::{
     MAX_BUCKETS, MAX_FETCHES_PER_FRAME, MAX_FRAMES_PER_DATAGRAM, MAX_KNOWN_PER_PULL,
@@ -23,7 +23,7 @@ use rolecall::wire::{
     ClusterId, DecodeError, FLAG_SEALED, Frame, HEADER_BYTES, Header, ReceivedHeader, ScopeId,
     begin, decode_frames, decode_header, finish,
 };
-use rolecall::{Generation, MAX_META_BYTES, MAX_ROLE_BYTES, NodeId, NodeName, Role, role};
+use rolecall::{Generation, MAX_META_BYTES, MAX_ROLE_BYTES, NodeId, NodeName, Role, Sight, role};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/wire.txt");
 
@@ -76,6 +76,11 @@ fn whole() -> Roles {
     Roles { from: Generation::ZERO, whole: true, ops, ..roles() }
 }
 
+fn failed(saw: &[(u64, Sight)]) -> Frame {
+    let witnesses = saw.iter().map(|(n, saw)| (id(*n), *saw)).collect();
+    Failed { id: id(7), incarnation: Incarnation(2), by: id(8), witnesses }.into()
+}
+
 /// One frame of every kind, and more where a kind has several forms.
 fn frames() -> Vec<(&'static str, Frame)> {
     let scope = ScopeId::of("default");
@@ -88,6 +93,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("Probe", Probe { seq: 1, digest: 0x1234 }.into()),
         ("Ack", Ack { seq: 300 }.into()),
         ("Nack", Nack { seq: u16::MAX }.into()),
+        ("Saw silence", Saw { seq: 3, saw: Sight::Silence }.into()),
+        ("Saw that nobody listens", Saw { seq: 3, saw: Sight::Unreachable }.into()),
         ("PingReq", PingReq { seq: 1, target: id(7) }.into()),
         ("WrongRun", WrongRun.into()),
         ("Introduce", Introduce.into()),
@@ -100,7 +107,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("Profile", profile().into()),
         ("Alive", Alive { id: id(7), incarnation: Incarnation(2) }.into()),
         ("Suspect", Suspect { id: id(7), incarnation: Incarnation(2), by: id(8) }.into()),
-        ("Failed", Failed { id: id(7), incarnation: Incarnation(2), by: id(8) }.into()),
+        ("Failed", failed(&[(8, Sight::Silence), (9, Sight::Unreachable)])),
+        ("Failed, no witness", failed(&[])),
         ("Left", Left { id: id(7) }.into()),
         ("Replaced", Replaced { id: id(7), by: id(8) }.into()),
         ("Roles delta", roles().into()),

@@ -60,6 +60,7 @@ impl Variant {
     pub fn setup(self) -> Setup {
         let lan = Config::lan();
         let slow_repair = Config {
+            gossip_fanout: 3,
             pull_interval: Duration::from_secs(30),
             reconnect_interval: Duration::from_secs(30),
             ..lan.clone()

@@ -19,10 +19,10 @@ use rolecall::wire::frame::{
     Ack, Alive, Ask, Boot, Buckets, Compare, Delegate, Failed, Fetch, FetchPart, Fixed, Has,
     Incarnation, Introduce, Join, JoinReply, Large, Left, Membership, MoreSymbols, Nack, Object,
     Page, Part, Ping, PingReq, Probe, Profile, Pull, Push, Reached, Replaced, RoleOp, Roles, Same,
-    Summary, Suspect, Symbols, Table, Verdict, WrongRun,
+    Saw, Summary, Suspect, Symbols, Table, Verdict, WrongRun,
 };
 use rolecall::wire::{Frame, ScopeId};
-use rolecall::{Generation, NodeId, NodeName, Role, ScopeName};
+use rolecall::{Generation, NodeId, NodeName, Role, ScopeName, Sight};
 
 /// Runs that exist only in what the fuzzer says of them.
 pub const PHANTOMS: usize = 6;
@@ -312,9 +312,13 @@ impl Pools {
         Symbols { own_version: version(u), your_version: version(u), first, cells }
     }
 
+    fn sight(u: &mut Unstructured<'_>) -> Sight {
+        if one_in(u, 3) { Sight::Unreachable } else { Sight::Silence }
+    }
+
     /// A frame of any kind.
     pub fn frame(&self, u: &mut Unstructured<'_>) -> Frame {
-        match below(u, 38) {
+        match below(u, 39) {
             0 => Ping { seq: self.seq(u) }.into(),
             1 => Ack { seq: self.seq(u) }.into(),
             2 => Nack { seq: self.seq(u) }.into(),
@@ -331,7 +335,9 @@ impl Pools {
             }
             14 => {
                 let (id, by) = (self.id(u), self.id(u));
-                Failed { id, incarnation: Self::incarnation(u), by }.into()
+                let saw = |u: &mut Unstructured<'_>| (self.id(u), Self::sight(u));
+                let witnesses = (0..below(u, 5)).map(|_| saw(u)).collect();
+                Failed { id, incarnation: Self::incarnation(u), by, witnesses }.into()
             }
             15 => Left { id: self.id(u) }.into(),
             16 => Replaced { id: self.id(u), by: self.id(u) }.into(),
@@ -371,6 +377,7 @@ impl Pools {
             34 => MoreSymbols { first: any::<u8>(u).into() }.into(),
             35 => Push.into(),
             36 => Ask { scope: Self::scope_id(u) }.into(),
+            37 => Saw { seq: self.seq(u), saw: Self::sight(u) }.into(),
             _ => {
                 let generation = Generation::from_u64(Self::generation(u));
                 Has { scope: Self::scope_id(u), generation }.into()

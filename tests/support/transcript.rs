@@ -108,6 +108,7 @@ impl Transcript {
             Frame::Probe(_) => "probe".to_owned(),
             Frame::Ack(_) => "ack".to_owned(),
             Frame::Nack(_) => "nack".to_owned(),
+            Frame::Saw(it) => format!("saw {:?}", it.saw).to_lowercase(),
             Frame::PingReq(it) => format!("ping {} for me", self.run(it.target)),
             Frame::WrongRun(_) => "wrong run".to_owned(),
             Frame::Introduce(_) => "introduce yourself".to_owned(),
@@ -133,7 +134,11 @@ impl Transcript {
                 let (id, by) = (self.run(it.id), self.run(it.by));
                 format!("suspect {id} i{} by {by}", it.incarnation.0)
             }
-            Frame::Failed(it) => format!("failed {} by {}", self.run(it.id), self.run(it.by)),
+            Frame::Failed(it) => {
+                let witnesses = it.witnesses.iter().map(|(id, _)| self.run(*id));
+                let witnesses = witnesses.collect::<Vec<_>>().join(" ");
+                format!("failed {}, seen by {witnesses}", self.run(it.id))
+            }
             Frame::Left(it) => format!("left {}", self.run(it.id)),
             Frame::Replaced(it) => {
                 format!("replaced {} by {}", self.run(it.id), self.run(it.by))

@@ -93,11 +93,9 @@ fn config(u: &mut Unstructured<'_>) -> Config {
     if one_in(u, 2) {
         config.max_datagram_bytes = 512 + below(u, 3000);
         config.dead_retention = Duration::from_secs(1 + below(u, 20) as u64);
-        config.indirect_probes = below(u, 4);
-        config.max_local_health = below(u, 9) as u32;
+        config.pause_tolerance = Duration::from_millis(50 << below(u, 7));
         config.gossip_fanout = 1 + below(u, 5);
         config.retransmit_mult = 1 + below(u, 4) as u32;
-        config.suspicion_mult = 1 + below(u, 4) as u32;
         config.pull_timeout = Duration::from_millis(10 << below(u, 8));
     }
     config

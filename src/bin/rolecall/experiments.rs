@@ -41,7 +41,7 @@ Examples:
 Makes 50 trials, fewer of more than 512 nodes.
 
 Examples:
-  rolecall sim crash --set probe_interval=500ms --set probe_timeout=200ms
+  rolecall sim crash --set probe_interval=500ms --set pause_tolerance=500ms
   rolecall sim crash --nodes 1000 --trials 10 --victims 10")]
     Crash(Run<CrashArgs>),
     /// One node joins: until all know it, and until it knows all
@@ -70,7 +70,7 @@ Makes 10 trials, fewer of more than 128 nodes: 15 s of quiet, then 120 s of anom
 Examples:
   rolecall sim anomaly --concurrent 32 --anomaly 8s --interval 1s
   rolecall sim anomaly --threshold --concurrent 1 --anomaly 32s --svg threshold.svg
-  rolecall sim sweep --over suspicion_mult=2..6 anomaly --trials 2"
+  rolecall sim sweep --over pause_tolerance=1s..4s anomaly --trials 2"
     )]
     Anomaly(Run<AnomalyArgs>),
     /// The halves are cut off from each other, roles change, it heals: until all agree

@@ -65,7 +65,7 @@ enum Command {
 #[command(after_help = "\
 Examples:
   rolecall sim spread --nodes 256 --loss 5%
-  rolecall sim crash --set probe_interval=500ms --set probe_timeout=200ms
+  rolecall sim crash --set probe_interval=500ms --set pause_tolerance=500ms
   rolecall sim steady --nodes 1000 --scopes 100 --scopes-per-node 2 --json
   rolecall sim join --preset wan --latency 20ms..80ms --svg join.svg
   rolecall sim swarm --seeds 0..1000
