@@ -78,6 +78,9 @@ pub struct Stats {
     pub scopes: usize,
     /// Local health: 0 is well (Lifeguard, section IV.A).
     pub local_health: u32,
+    /// Whether this node was declared down repeatedly, and stays out until it has been without
+    /// trouble for 30 probe intervals.
+    pub on_probation: bool,
     /// Updates that still ride on datagrams.
     pub piggyback_queue: usize,
     /// Objects asked for and not yet here.

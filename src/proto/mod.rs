@@ -7,6 +7,7 @@
 //! answers together; `route/timeouts` is what time asks, `route/commands` what the user asks.
 
 mod clash;
+mod deaths;
 mod detector;
 mod fetch;
 mod gather;
@@ -23,6 +24,7 @@ mod route;
 mod rules;
 mod sketch;
 mod spread;
+mod standing;
 mod suspicion;
 #[cfg(feature = "sim")]
 mod swim;
@@ -46,6 +48,7 @@ use crate::wire::frame::{Boot, Incarnation, Profile};
 use crate::wire::{ClusterId, DecodeError, Frame, ScopeId};
 
 use clash::Clashes;
+use deaths::Deaths;
 use detector::Detector;
 use fetch::Fetches;
 use gather::Gatherings;
@@ -58,8 +61,9 @@ use pull::{Decodings, Pulls};
 use receipt::Receipts;
 use roles::RoleTables;
 use round_trips::RoundTrips;
-use route::{Cargo, Counters, Outgoing, PartCache};
+use route::{Cargo, Counters, Hearsay, Outgoing, PartCache};
 use spread::Hops;
+use standing::Standing;
 use suspicion::Suspicions;
 #[cfg(feature = "sim")]
 use swim::Swim;
@@ -69,6 +73,9 @@ use timer::{Deadlines, Timer, TimerTable};
 use rules::Rules;
 #[cfg(feature = "sim")]
 pub use rules::Rules;
+
+#[cfg(feature = "sim")]
+pub(crate) use standing::PROBATION;
 
 #[cfg(feature = "sim")]
 pub use route::{Blocked, Digest, Introduction, Queue, RunState, Sighting};
@@ -267,6 +274,8 @@ pub struct Protocol {
     swim: Swim,
     round_trips: RoundTrips,
     health: LocalHealth,
+    standing: Standing,
+    deaths: Deaths<Hearsay>,
     rules: Rules,
     piggyback: Piggyback,
     hops: Hops<Cargo>,
@@ -363,6 +372,8 @@ impl Protocol {
             swim: Swim::default(),
             round_trips: RoundTrips::default(),
             health: LocalHealth::new(),
+            standing: Standing::default(),
+            deaths: Deaths::default(),
             rules: Rules::ALL,
             piggyback: Piggyback::default(),
             hops: Hops::new(now),
@@ -553,6 +564,7 @@ impl Protocol {
             dead: self.members.dead_count(),
             scopes: self.roles.count(),
             local_health: self.health.score(),
+            on_probation: self.standing.is_out(self.now),
             piggyback_queue: self.piggyback.len(),
             fetch_queue: self.fetches.len(),
             pull_sessions: self.pulls.len(),

@@ -13,6 +13,8 @@ pub(super) enum Timer {
     Answer,
     /// A witness is to be asked, or a suspicion becomes a verdict.
     Suspicion,
+    /// Deaths that others told of have waited for more of them.
+    Deaths,
     /// News that waited for more of them are sent.
     News,
     /// A hop of the fast path was not acknowledged.
@@ -44,10 +46,11 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Timer; 17] = [
+    const ALL: [Timer; 18] = [
         Timer::Probe,
         Timer::Answer,
         Timer::Suspicion,
+        Timer::Deaths,
         Timer::News,
         Timer::Hop,
         Timer::Report,

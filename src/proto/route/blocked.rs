@@ -21,7 +21,7 @@ impl Blocked {
     fn hold(&mut self, timer: Timer, classic: bool) {
         match timer {
             // These send nothing by themselves.
-            Timer::Announce | Timer::Purge => {}
+            Timer::Announce | Timer::Deaths | Timer::Purge => {}
             Timer::Suspicion if classic => {}
             // One loop: it pings, waits, asks others, waits, and judges.
             Timer::Probe | Timer::Answer | Timer::Suspicion => {

@@ -183,6 +183,7 @@ impl Protocol {
         }
         for _ in 0..due.unheard {
             self.health.saw(Sign::Unheard);
+            self.standing.trouble(self.now, self.config.probe_interval);
         }
         for verdict in due.verdicts {
             self.declare(verdict);

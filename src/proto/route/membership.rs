@@ -21,6 +21,9 @@ use crate::wire::frame::{Alive, Incarnation, Membership, Object, Ping, Profile, 
 /// About so many of those who hear that a run is alive after all compare themselves with it.
 const RISE_COMPARISONS: usize = 3;
 
+/// A death that others tell of waits for this share of the probe interval.
+const DEATH_SHARE: u32 = 50;
+
 /// A set of roles of no more bytes is told whole to those who may have missed some of it: that
 /// costs less than to have them ask.
 const SMALL_SET_BYTES: usize = 256;
@@ -35,6 +38,10 @@ pub(super) struct Claim {
     /// What those saw who decided that it has failed.
     pub(super) witnesses: Arc<[(NodeId, Sight)]>,
 }
+
+/// A claim, and who told of it.
+#[derive(Debug)]
+pub(in crate::proto) struct Hearsay(Origin, Claim);
 
 impl Claim {
     pub(super) fn new(state: State, incarnation: Incarnation, by: Option<NodeId>) -> Claim {
@@ -158,6 +165,24 @@ impl Protocol {
             return self.defend(origin, &claim);
         }
         let Some(claim) = self.weigh(origin, id, claim) else { return self.doubt(id) };
+        let waits = claim.state == State::Failed
+            && self.rules.classic.is_none()
+            && self.members.live(id).is_some();
+        if waits {
+            let pause = self.config.probe_interval / DEATH_SHARE;
+            return self.deaths.add(self.now, pause, id, Hearsay(origin, claim));
+        }
+        self.take_claim(origin, id, claim);
+    }
+
+    /// Deaths that have waited for others to go with them.
+    pub(super) fn bury_the_dead(&mut self) {
+        for (id, Hearsay(origin, claim)) in self.deaths.take_due(self.now) {
+            self.take_claim(origin, id, claim);
+        }
+    }
+
+    fn take_claim(&mut self, origin: Origin, id: NodeId, claim: Claim) {
         if self.name_stands_against(id, claim.about()) {
             return;
         }
@@ -424,6 +449,9 @@ impl Protocol {
             State::Suspect | State::Failed => {
                 let doubted = claim.incarnation;
                 let own = self.members.local().incarnation;
+                if doubted >= own && !self.may_return() {
+                    return;
+                }
                 if doubted >= own {
                     let incarnation = doubted.next();
                     self.members.update_local(|member| member.incarnation = incarnation);
@@ -448,6 +476,16 @@ impl Protocol {
             }
             State::Alive | State::Left => {}
         }
+    }
+
+    /// Whether this run may say that it lives, or has been declared down too often lately.
+    fn may_return(&mut self) -> bool {
+        let before = self.standing.is_out(self.now);
+        let may = self.standing.may_return(self.now, self.config.probe_interval);
+        if !may && !before {
+            tracing::warn!("declared down again: this node stays out until its links are steady");
+        }
+        may || self.rules.classic.is_some()
     }
 
     /// Tries whether a failed run is there after all. It hears that it is held dead, and refutes

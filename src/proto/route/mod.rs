@@ -35,6 +35,7 @@ pub use converged::Introduction;
 pub(super) use counters::Counters;
 #[cfg(feature = "sim")]
 pub use inspect::{Digest, Queue, RunState, Sighting};
+pub(super) use membership::Hearsay;
 pub(super) use scopes::PartCache;
 pub(super) use send::Outgoing;
 pub(super) use spread::Cargo;

@@ -39,6 +39,7 @@ impl Protocol {
             Timer::Probe => self.probe_round(),
             Timer::Answer => self.pursue_probes(),
             Timer::Suspicion => self.pursue_suspicions(),
+            Timer::Deaths => self.bury_the_dead(),
             Timer::Hop => self.retry_hops(),
             Timer::Gossip => self.gossip(),
             Timer::Pull => {
@@ -83,6 +84,7 @@ impl Protocol {
         timers.set(Timer::Hop, self.hops.next_deadline());
         timers.set(Timer::Answer, answer);
         timers.set(Timer::Suspicion, suspicion);
+        timers.set(Timer::Deaths, self.deaths.next_deadline());
         timers.set(Timer::PullRetry, self.pulls.next_deadline());
         timers.set(Timer::Fetch, self.fetches.next_deadline());
         timers.set(Timer::Join, self.joins.next_deadline());

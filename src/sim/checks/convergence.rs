@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Verdict, Violation};
 use crate::config::Config;
 use crate::node::{Node, ScopeName};
-use crate::proto::Protocol;
+use crate::proto::{PROBATION, Protocol};
 use crate::sim::{HostId, Simulation};
 use crate::view::ClusterView;
 use crate::wire::ScopeId;
@@ -62,6 +62,7 @@ impl Convergence {
     ///   on the ring probes it within two rounds, and a row of dead ones in one sweep, but for
     ///   datagrams that are lost; local health (at most H = 8) has to come down first.
     /// - `3 (H + 1) silence`: a verdict that no witness helps with.
+    /// - `30 * probe`: who was declared down more than once stays out for so long.
     /// - `11 * probe`: a disputed name, one interval to ask and ten to forget the answer.
     /// - `3 * reconnect_interval`: halves find each other. A seed that is not a member is asked
     ///   every interval; once more for a join that met a name in dispute, once more for a first
@@ -86,6 +87,7 @@ impl Convergence {
         config.leave_timeout
             + probe * (2 * dead + 4 + (HEALTH + 1).pow(2))
             + config.silence() * 3 * (HEALTH + 1)
+            + probe * PROBATION
             + probe * 11
             + config.reconnect_interval * 3
             + config.pull_timeout * 2
