@@ -418,3 +418,196 @@ impl Detector {
         self.probes.keys().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    const WAIT: Duration = Duration::from_millis(10);
+    const TOLERANCE: Duration = Duration::from_millis(800);
+
+    fn id(n: u64) -> NodeId {
+        NodeId::from_u64(n).unwrap()
+    }
+
+    fn detector() -> Detector {
+        Detector::new(&mut ChaCha8Rng::seed_from_u64(1))
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    /// Runs it until something else than a ping is due; whoever else is heard of now and then.
+    fn run(detector: &mut Detector, pings: &mut usize) -> (Instant, Step) {
+        loop {
+            let now = detector.next_deadline().expect("something is under way");
+            for step in detector.due(now, TOLERANCE, now, |_| WAIT) {
+                match step {
+                    Step::Ping { .. } => *pings += 1,
+                    other => return (now, other),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_on_the_ring_is_probed_and_each_eighth_time_somebody_else() {
+        let (mut detector, mut rng) = (detector(), ChaCha8Rng::seed_from_u64(2));
+        let peers: Vec<NodeId> = (1..=100).filter(|n| *n != 40).map(id).collect();
+        let drawn: Vec<_> =
+            (0..80).map(|_| detector.next_target(&peers, id(40), &mut rng).unwrap()).collect();
+        let next = drawn.iter().filter(|it| **it == id(41)).count();
+        assert!((70..80).contains(&next), "{next}");
+        for window in drawn.windows(2) {
+            assert!(window.contains(&id(41)), "never twice in a row somebody else");
+        }
+        assert_eq!(detector.next_on_ring(&peers, id(101)), Some(id(1)), "it is a ring");
+        assert_eq!(detector.next_target(&[], id(40), &mut rng), None);
+    }
+
+    #[test]
+    fn whoever_is_being_probed_is_passed_over() {
+        let mut detector = detector();
+        let peers = [id(1), id(2), id(3)];
+        for n in 1..=3 {
+            assert_eq!(detector.next_on_ring(&peers, id(9)), Some(id(n)));
+            assert!(detector.begin(at(0), id(n), WAIT).is_some());
+        }
+        assert_eq!(detector.next_on_ring(&peers, id(9)), None);
+    }
+
+    #[test]
+    fn silence_is_suspected_early_and_reported_when_it_has_lasted() {
+        let mut detector = detector();
+        assert!(detector.begin(at(0), id(1), WAIT).is_some());
+        let mut pings = 1;
+        let (now, step) = run(&mut detector, &mut pings);
+        assert_eq!((step, pings), (Step::Suspect { target: id(1) }, PINGS));
+        // 10, 20, 40, 80 ms.
+        assert_eq!(now, at(150));
+        let (now, step) = run(&mut detector, &mut pings);
+        let Step::Silent { saw, own, .. } = step else { panic!("{step:?}") };
+        assert_eq!((saw, own), (Sight::Silence, true));
+        assert!(now >= at(0) + TOLERANCE && now <= at(0) + TOLERANCE + TOLERANCE / 8, "{now:?}");
+        assert!(pings > PINGS + 4, "{pings}");
+    }
+
+    #[test]
+    fn any_of_the_pings_can_be_answered_by_the_target_alone() {
+        let mut detector = detector();
+        let first = detector.begin(at(0), id(1), WAIT).unwrap();
+        let steps = detector.due(at(10), TOLERANCE, at(10), |_| WAIT);
+        let [Step::Ping { target, seq }] = steps[..] else { panic!("{steps:?}") };
+        assert!(detector.is_doubted(target));
+        assert_eq!(detector.handle_ack(at(12), id(2), seq), None, "somebody else");
+        let unused = detector.take_seq();
+        assert_eq!(detector.handle_ack(at(12), id(1), unused), None, "no number of ours");
+        let answered = detector.handle_ack(at(12), id(1), first).unwrap();
+        assert_eq!(answered.round_trip, Duration::from_millis(12), "that of the first ping");
+        assert!(answered.own && answered.askers.is_empty());
+        assert_eq!(detector.handle_ack(at(12), id(1), seq), None);
+        assert_eq!((detector.next_deadline(), detector.numbers.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_witness_tells_all_who_asked_and_knows_it_for_a_while() {
+        let mut detector = detector();
+        let (asker, other) = ((id(5), 50), (id(6), 60));
+        assert!(matches!(detector.watch(at(0), id(1), WAIT, asker), Watched::Ping(_)));
+        assert_eq!(detector.watch(at(5), id(1), WAIT, other), Watched::UnderWay);
+        assert_eq!(detector.watch(at(6), id(1), WAIT, other), Watched::UnderWay);
+        let (now, step) = run(&mut detector, &mut 1);
+        let Step::Silent { own, askers, .. } = step else { panic!("it suspects nobody itself") };
+        assert_eq!((own, askers), (false, vec![asker, other]));
+        assert_eq!(detector.watch(now, id(1), WAIT, asker), Watched::Saw(Sight::Silence));
+        let end = detector.next_deadline().unwrap();
+        assert!(detector.due(end, TOLERANCE, end, |_| WAIT).is_empty());
+        assert!(matches!(detector.watch(end, id(1), WAIT, asker), Watched::Ping(_)));
+    }
+
+    #[test]
+    fn who_hears_nobody_is_no_witness() {
+        let mut detector = detector();
+        assert!(matches!(detector.watch(at(0), id(1), WAIT, (id(5), 50)), Watched::Ping(_)));
+        for _ in 0..100 {
+            let now = detector.next_deadline().unwrap();
+            let steps = detector.due(now, TOLERANCE, at(0), |_| WAIT);
+            assert!(steps.iter().all(|step| matches!(step, Step::Ping { .. })), "{steps:?}");
+        }
+        assert!(detector.next_deadline().unwrap() > at(0) + 4 * TOLERANCE);
+    }
+
+    #[test]
+    fn the_silence_of_a_sleeper_is_its_own() {
+        let mut detector = detector();
+        assert!(detector.begin(at(0), id(1), WAIT).is_some());
+        let woken = at(0) + 10 * TOLERANCE;
+        let steps = detector.due(woken, TOLERANCE, woken, |_| WAIT);
+        assert!(matches!(steps[..], [Step::Ping { .. }]), "{steps:?}");
+        let mut pings = 2;
+        assert_eq!(run(&mut detector, &mut pings).1, Step::Suspect { target: id(1) });
+        let (now, _) = run(&mut detector, &mut pings);
+        assert!(now + WAIT >= woken + TOLERANCE, "{now:?}");
+    }
+
+    #[test]
+    fn a_bounced_ping_counts_as_seen() {
+        let mut detector = detector();
+        assert_eq!(detector.bounced(at(0), id(1)), None, "nobody asked");
+        assert!(matches!(detector.watch(at(0), id(1), WAIT, (id(5), 50)), Watched::Ping(_)));
+        assert_eq!(detector.begin(at(0), id(1), WAIT), None, "under way");
+        let saw = Sight::Unreachable;
+        let step = Step::Silent { target: id(1), saw, own: true, askers: vec![(id(5), 50)] };
+        assert_eq!(detector.bounced(at(1), id(1)), Some(step));
+        assert_eq!(detector.bounced(at(2), id(1)), None, "that is known");
+        assert_eq!(detector.watch(at(2), id(1), WAIT, (id(6), 60)), Watched::Saw(saw));
+        detector.disown(id(1));
+        assert_eq!(detector.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_number_that_is_waited_for_is_not_taken_again() {
+        let mut detector = detector();
+        let waited = detector.begin(at(0), id(1), WAIT).unwrap();
+        let free = usize::from(u16::MAX);
+        let mut taken: Vec<_> = (0..free).map(|_| detector.take_seq()).collect();
+        let again = detector.take_seq();
+        assert_eq!(again, taken[0], "they come round");
+        assert!(!taken.contains(&waited));
+        taken.sort_unstable();
+        taken.dedup();
+        assert_eq!(taken.len(), free, "and all others were taken once");
+    }
+
+    #[test]
+    fn who_is_reached_through_others_is_followed_and_named() {
+        let mut detector = detector();
+        assert_eq!(detector.next_followed(), None);
+        for _ in 0..NAMED_AFTER {
+            assert_eq!(detector.reached_indirectly().count(), 0);
+            detector.reached_through_others(id(7));
+        }
+        detector.follow(id(3));
+        assert_eq!(detector.reached_indirectly().collect::<Vec<_>>(), [id(7)]);
+        let turns: Vec<_> = (0..4).map(|_| detector.next_followed().unwrap()).collect();
+        assert_eq!(turns, [id(3), id(7), id(3), id(7)]);
+        detector.reached(id(7));
+        assert_eq!(detector.reached_indirectly().count(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_for_others_is_bounded() {
+        let mut detector = detector();
+        for n in 0..MAX_ASKERS as u64 + 5 {
+            let watched = detector.watch(at(0), id(1), WAIT, (id(100 + n), 1));
+            assert_eq!(watched == Watched::Refused, n >= MAX_ASKERS as u64, "{n}");
+        }
+        for n in 1..=MAX_PROBES as u64 + 5 {
+            let _ = detector.begin(at(0), id(n), WAIT);
+        }
+        assert_eq!(detector.probes.len(), MAX_PROBES);
+        assert_eq!(detector.watch(at(0), id(99_999), WAIT, (id(1), 1)), Watched::Refused);
+    }
+}

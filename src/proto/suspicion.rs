@@ -348,3 +348,160 @@ impl Suspicion {
         next.unwrap_or(now + waits.tolerance / 8).max(now + Duration::from_millis(1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAITS: Waits = Waits {
+        answer: Duration::from_millis(10),
+        tolerance: Duration::from_secs(1),
+        doubtful: Duration::from_secs(1),
+    };
+    const SUSPECT: u64 = 1;
+    const SEQ: u16 = 77;
+
+    fn id(n: u64) -> NodeId {
+        NodeId::from_u64(n).unwrap()
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    /// A suspicion in a cluster with so many others, numbered from 11 on.
+    fn suspicions(others: u64) -> Suspicions {
+        let mut all = Suspicions::default();
+        let candidates = (11..11 + others).map(id).take(CANDIDATES).collect();
+        let others = usize::try_from(others).unwrap();
+        let about = (id(SUSPECT), Incarnation(3));
+        assert!(all.begin(at(0), about, SEQ, (others, candidates), WAITS));
+        all
+    }
+
+    fn asked(due: &Due) -> Vec<u64> {
+        due.questions.iter().map(|question| question.to.as_u64()).collect()
+    }
+
+    /// Lets time pass until a verdict, at most until `end`.
+    fn run(all: &mut Suspicions, end: Instant) -> (Option<(Instant, Verdict)>, Vec<u64>, u32) {
+        let (mut questions, mut unheard) = (Vec::new(), 0);
+        while let Some(now) = all.next_deadline().filter(|now| *now <= end) {
+            let mut due = all.due(now, WAITS);
+            questions.extend(asked(&due));
+            unheard += due.unheard;
+            if let Some(verdict) = due.verdicts.pop() {
+                return (Some((now, verdict)), questions, unheard);
+            }
+        }
+        (None, questions, unheard)
+    }
+
+    #[test]
+    fn a_majority_that_saw_silence_and_this_node_itself_decide() {
+        let mut all = suspicions(100);
+        assert_eq!(asked(&all.due(at(0), WAITS)), [11, 12, 13, 14, 15]);
+        for n in 11..=15 {
+            all.handle_nack(at(5), id(n), SEQ, WAITS);
+        }
+        for n in [11, 12, 13] {
+            all.handle_saw(at(1000), id(n), SEQ, Sight::Silence);
+            assert!(all.due(at(1000), WAITS).verdicts.is_empty(), "{n}");
+        }
+        all.saw_itself(at(1001), id(SUSPECT), Sight::Unreachable);
+        let verdict = all.due(at(1001), WAITS).verdicts.pop().unwrap();
+        assert_eq!((verdict.target, verdict.own), (id(SUSPECT), Sight::Unreachable));
+        assert_eq!(verdict.incarnation, Incarnation(3));
+        assert_eq!(verdict.witnesses, [11, 12, 13].map(|n| (id(n), Sight::Silence)));
+        assert_eq!((all.len(), all.next_deadline()), (0, None));
+        all.check();
+    }
+
+    #[test]
+    fn a_witness_that_heard_the_suspect_clears_it_and_nobody_else_does() {
+        let mut all = suspicions(100);
+        let _ = all.due(at(0), WAITS);
+        assert_eq!(all.handle_ack(id(99), SEQ), None, "nobody asked it");
+        assert_eq!(all.handle_ack(id(11), SEQ + 1), None, "of something else");
+        assert_eq!(all.handle_ack(id(11), SEQ), Some(id(SUSPECT)));
+        assert!(all.remove(id(SUSPECT)));
+        assert_eq!(all.handle_ack(id(11), SEQ), None);
+    }
+
+    #[test]
+    fn witnesses_that_do_not_answer_are_replaced() {
+        let mut all = suspicions(100);
+        let _ = all.due(at(0), WAITS);
+        for n in 11..=13 {
+            all.handle_nack(at(5), id(n), SEQ, WAITS);
+        }
+        let (verdict, questions, _) = run(&mut all, at(900));
+        assert_eq!(verdict, None);
+        assert_eq!(questions.iter().filter(|n| **n == 14).count(), 2, "asked three times in all");
+        assert!(questions.contains(&16) && questions.contains(&17));
+    }
+
+    #[test]
+    fn with_nobody_to_ask_it_takes_three_times_as_long() {
+        let mut all = suspicions(0);
+        all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
+        assert_eq!(run(&mut all, at(2900)).0, None);
+        let (moment, verdict) = run(&mut all, at(3500)).0.unwrap();
+        assert!(moment >= at(3000) && verdict.witnesses.is_empty());
+    }
+
+    #[test]
+    fn a_hint_of_the_kernel_stands_for_the_witnesses_that_are_not_there() {
+        let mut all = suspicions(0);
+        all.saw_itself(at(1), id(SUSPECT), Sight::Unreachable);
+        all.hinted(id(SUSPECT));
+        assert_eq!(run(&mut all, at(900)).0, None, "it does not decide alone");
+        assert!(run(&mut all, at(1300)).0.is_some());
+    }
+
+    #[test]
+    fn whom_nobody_answers_doubts_itself_first() {
+        let mut all = suspicions(100);
+        all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
+        let (verdict, questions, unheard) = run(&mut all, at(2900));
+        assert_eq!((verdict, unheard), (None, 1), "told once");
+        assert!(questions.len() > CANDIDATES, "{questions:?}");
+        let (moment, verdict) = run(&mut all, at(4000)).0.unwrap();
+        assert!(moment >= at(3000) && verdict.witnesses.is_empty());
+    }
+
+    #[test]
+    fn one_witness_alone_does_not_decide_where_there_should_be_more() {
+        let mut all = suspicions(100);
+        let _ = all.due(at(0), WAITS);
+        all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
+        all.handle_saw(at(1000), id(11), SEQ, Sight::Silence);
+        assert_eq!(run(&mut all, at(2500)).0, None);
+        let mut all = suspicions(1);
+        let _ = all.due(at(0), WAITS);
+        all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
+        all.handle_saw(at(1000), id(11), SEQ, Sight::Silence);
+        assert!(run(&mut all, at(1001)).0.is_some(), "of three nodes, two agree");
+    }
+
+    #[test]
+    fn a_lost_word_of_a_witness_is_asked_for_again() {
+        let mut all = suspicions(100);
+        let _ = all.due(at(0), WAITS);
+        (11..=15).for_each(|n| all.handle_nack(at(5), id(n), SEQ, WAITS));
+        let (_, questions, _) = run(&mut all, at(1135));
+        assert_eq!(questions, Vec::<u64>::new(), "they have time to watch");
+        let (_, questions, _) = run(&mut all, at(1145));
+        assert_eq!(questions, [11, 12, 13, 14, 15]);
+    }
+
+    #[test]
+    fn how_many_must_have_seen_it() {
+        let needed = |others| (wanted(others), majority(wanted(others)), credible(others));
+        assert_eq!(needed(0), (0, 1, 0));
+        assert_eq!(needed(1), (1, 1, 1));
+        assert_eq!(needed(2), (2, 2, 2));
+        assert_eq!(needed(3), (3, 2, 2));
+        assert_eq!(needed(1000), (5, 3, 2));
+    }
+}
