@@ -3,7 +3,7 @@
 //! ```text
 //!   a round; a doubt; a request of another member
 //!       |
-//!       v            no answer: again, after the peer's own round-trip time, twice that, ..
+//!       v            no answer in the peer's own round-trip time: again
 //!    pinged ---+
 //!       |  ^   | PINGS in vain                  silent for the whole pause tolerance
 //!       |  +---+----------------> suspected --------------------------------> silent
@@ -388,7 +388,7 @@ impl Detector {
             return;
         }
         let sent = probe.pings.len();
-        let next = if sent < PINGS { (wait * (1 << sent)).min(pause) } else { pause };
+        let next = if sent < PINGS { (wait * (1 << (sent / 2))).min(pause) } else { pause };
         probe.due = now + next;
         self.deadlines.set(target, probe.due);
         let seq = self.take_seq();
@@ -485,8 +485,8 @@ mod tests {
         let mut pings = 1;
         let (now, step) = run(&mut detector, &mut pings);
         assert_eq!((step, pings), (Step::Suspect { target: id(1) }, PINGS));
-        // 10, 20, 40, 80 ms.
-        assert_eq!(now, at(150));
+        // 10, 10, 20, 20 ms.
+        assert_eq!(now, at(60));
         let (now, step) = run(&mut detector, &mut pings);
         let Step::Silent { saw, own, .. } = step else { panic!("{step:?}") };
         assert_eq!((saw, own), (Sight::Silence, true));

@@ -2,10 +2,12 @@
 //! its findings on their way to witnesses, to suspicions and, in the end, to everybody.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::super::detector::{Answered, Step, Watched};
 use super::super::health::Sign;
 use super::super::members::{Claimed, State};
+use super::super::round_trips::RoundTrips;
 use super::super::suspicion::{CANDIDATES, Question, Verdict, Waits, credible};
 use super::super::{Hint, Protocol};
 use super::Origin;
@@ -15,6 +17,9 @@ use crate::node::NodeId;
 use crate::time::Instant;
 use crate::wire::frame::{Ack, Incarnation, Nack, Ping, PingReq, Probe, Saw};
 use crate::wire::{Domain, stable_hash};
+
+/// The shortest wait for an answer to a ping, as a share of the silence that counts.
+const PING_SHARE: u32 = 64;
 
 impl Protocol {
     /// Begins a round: somebody is probed, and somebody who is followed besides.
@@ -38,13 +43,25 @@ impl Protocol {
         self.timers.set(super::super::timer::Timer::Probe, Some(next));
     }
 
+    /// How long an answer to a ping is waited for before the next one goes: longer than an
+    /// acknowledgement, so that a busy host is not asked for more.
+    fn ping_waits(&self) -> impl Fn(&RoundTrips, NodeId) -> Duration + use<> {
+        let ceiling = self.config.probe_timeout();
+        let floor = (self.config.silence() / PING_SHARE).min(ceiling);
+        move |trips, id| trips.wait_for(id, ceiling).max(floor)
+    }
+
+    fn ping_wait(&self, target: NodeId) -> Duration {
+        self.ping_waits()(&self.round_trips, target)
+    }
+
     /// Probes a peer, unless that is being done.
     pub(super) fn look_at(&mut self, target: NodeId, compare: bool) {
         #[cfg(feature = "sim")]
         if self.rules.classic.is_some() {
             return self.swim_probe(target);
         }
-        let wait = self.round_trips.wait_for(target, self.config.probe_timeout());
+        let wait = self.ping_wait(target);
         let Some(seq) = self.detector.begin(self.now, target, wait) else { return };
         self.counters.plain.probes += 1;
         if compare {
@@ -92,10 +109,8 @@ impl Protocol {
         if self.rules.classic.is_some() {
             return self.swim_pursue();
         }
-        let ceiling = self.config.probe_timeout();
-        let trips = &self.round_trips;
-        let wait_for = |id| trips.wait_for(id, ceiling);
-        let silence = self.config.silence();
+        let (silence, waits) = (self.config.silence(), self.ping_waits());
+        let wait_for = |id| waits(&self.round_trips, id);
         for step in self.detector.due(self.now, silence, self.last_heard, wait_for) {
             self.take_step(step);
         }
@@ -277,7 +292,7 @@ impl Protocol {
             }
             return;
         }
-        let wait = self.round_trips.wait_for(target, self.config.probe_timeout());
+        let wait = self.ping_wait(target);
         match self.detector.watch(self.now, target, wait, (origin.id, seq)) {
             Watched::Ping(number) => {
                 self.send_to(target, Ping { seq: number });
