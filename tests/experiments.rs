@@ -74,7 +74,8 @@ fn spread_misses_nobody() {
 
 #[test]
 fn crash_is_known_to_all() {
-    assert_complete(&Crash { victims: 2 }, &["unaware", "false_downs"]);
+    assert_complete(&Crash { victims: 2, ..Crash::default() }, &["unaware", "false_downs"]);
+    assert_complete(&Crash { victims: 6, adjacent: true }, &["unaware", "false_downs"]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::network::{Network, PartitionId};
 use super::turns::ignore;
 use crate::config::Config;
 use crate::event::Event;
+use crate::node::NodeId;
 use crate::proto::{Blocked, Command, CommandError, Outcome, Protocol, Rules};
 use crate::time::Instant;
 use crate::view::ClusterView;
@@ -416,6 +417,14 @@ impl Simulation {
     /// The node that runs on a host.
     pub fn node(&self, host: HostId) -> Option<&Protocol> {
         self.hosts[host.index()].process.as_ref().map(|process| &process.node)
+    }
+
+    /// The id of the run on a host.
+    ///
+    /// # Panics
+    /// When nothing runs there.
+    pub fn id_of(&self, host: HostId) -> NodeId {
+        self.node(host).expect("something runs there").local().id()
     }
 
     /// What the user of the node reads: the same maps as in a service.

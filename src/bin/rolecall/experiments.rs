@@ -36,13 +36,14 @@ Examples:
   rolecall sim spread --nodes 1000 --dead 2%
   rolecall sim spread --via gossip --set gossip_fanout=5 --json")]
     Spread(Run<SpreadArgs>),
-    /// One node dies silently: until the first, and until the last has noticed
+    /// Nodes die silently, all at once: until the first, and until the last has noticed
     #[command(after_help = "\
 Makes 50 trials, fewer of more than 512 nodes.
 
 Examples:
   rolecall sim crash --set probe_interval=500ms --set pause_tolerance=500ms
-  rolecall sim crash --nodes 1000 --trials 10 --victims 10")]
+  rolecall sim crash --nodes 1000 --trials 10 --victims 10
+  rolecall sim crash --nodes 256 --victims 32 --adjacent --json")]
     Crash(Run<CrashArgs>),
     /// One node joins: until all know it, and until it knows all
     #[command(after_help = "\
@@ -206,6 +207,10 @@ pub(crate) struct CrashArgs {
     /// How many nodes die at once
     #[arg(long, value_name = "V", default_value_t = 1)]
     victims: u32,
+    /// They are neighbours in the order of their ids, as a rack may be that lies in one row on the
+    /// failure detector's ring, and not drawn at random
+    #[arg(long)]
+    adjacent: bool,
 }
 
 impl Experiment for CrashArgs {
@@ -213,7 +218,7 @@ impl Experiment for CrashArgs {
 
     fn scenario(&self, nodes: u32) -> Result<Crash, String> {
         if (1..nodes).contains(&self.victims) {
-            return Ok(Crash { victims: self.victims as usize });
+            return Ok(Crash { victims: self.victims as usize, adjacent: self.adjacent });
         }
         Err(format!(
             "--victims {} is not allowed: it must be 1 to {}, one less than --nodes",

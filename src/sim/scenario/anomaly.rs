@@ -166,11 +166,10 @@ impl Scenario for Anomaly {
         let concurrent = self.concurrent.min(hosts.len());
         let chosen: Vec<HostId> =
             sample(&mut rng, hosts.len(), concurrent).iter().map(|n| hosts[n]).collect();
-        let id = |host: &HostId| sim.node(*host).expect("it runs").local().id();
         let mut witnessed = Witnessed {
             healthy: hosts.len() - concurrent,
             start: sim.now(),
-            blocked: chosen.iter().map(|host| (id(host), BTreeSet::new())).collect(),
+            blocked: chosen.iter().map(|host| (sim.id_of(*host), BTreeSet::new())).collect(),
             blocked_hosts: chosen.iter().copied().collect(),
             first: BTreeMap::new(),
             full: BTreeMap::new(),

@@ -9,10 +9,10 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::{Curve, Measured, Meter, SECOND, Scenario, Setup, ms, quantile, rounded};
+use super::{Curve, Measured, Meter, SECOND, Scenario, Setup, ms, quantile, ratio, rounded};
 use crate::event::Event;
 use crate::node::NodeId;
-use crate::sim::{Heard, HostId};
+use crate::sim::{Heard, HostId, Simulation};
 use crate::time::Instant;
 
 /// Whoever does not know by then does not count as knowing.
@@ -23,11 +23,28 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub struct Crash {
     /// How many die.
     pub victims: usize,
+    /// Whether they are neighbours in the order of node ids, which is the ring that the failure
+    /// detector goes round: a rack that happens to lie in one row. Else they are drawn at random.
+    pub adjacent: bool,
 }
 
 impl Default for Crash {
     fn default() -> Crash {
-        Crash { victims: 1 }
+        Crash { victims: 1, adjacent: false }
+    }
+}
+
+impl Crash {
+    /// Who dies.
+    fn choose(self, sim: &Simulation, hosts: &[HostId], rng: &mut ChaCha8Rng) -> Vec<HostId> {
+        let victims = self.victims.clamp(1, hosts.len() - 1);
+        if !self.adjacent {
+            return sample(rng, hosts.len(), victims).iter().map(|n| hosts[n]).collect();
+        }
+        let mut ring = hosts.to_vec();
+        ring.sort_unstable_by_key(|host| sim.id_of(*host));
+        let first = rng.random_range(0..ring.len());
+        ring.into_iter().cycle().skip(first).take(victims).collect()
     }
 }
 
@@ -46,6 +63,11 @@ pub struct CrashFigures {
     pub all_p99_ms: Option<f64>,
     /// The worst trial.
     pub all_max_ms: Option<f64>,
+    /// At how many different moments a survivor heard of victims' deaths: median over the survivors
+    /// of all trials.
+    pub batches_p50: Option<f64>,
+    /// The survivor that heard at the most.
+    pub batches_max: Option<f64>,
     /// Other nodes declared down, at each node where that was seen.
     pub false_downs: u64,
     /// Victims that a survivor still held alive after 180 s, at each survivor, of all trials.
@@ -59,6 +81,8 @@ pub struct CrashTrial {
     moments: Vec<f64>,
     /// When the first survivor knew, for each victim.
     first: Vec<f64>,
+    /// At how many moments each survivor heard of deaths.
+    batches: Vec<f64>,
     /// Survivors, times victims.
     pairs: usize,
     false_downs: u64,
@@ -74,12 +98,9 @@ impl Scenario for Crash {
         let mut rng = ChaCha8Rng::seed_from_u64(!seed);
         // At any moment of the probe rounds.
         sim.run(SECOND.mul_f64(rng.random()));
-        let victims = self.victims.clamp(1, hosts.len() - 1);
-        let chosen: Vec<HostId> =
-            sample(&mut rng, hosts.len(), victims).iter().map(|n| hosts[n]).collect();
-        let id = |host: &HostId| sim.node(*host).expect("it runs").local().id();
-        let ids: BTreeSet<NodeId> = chosen.iter().map(id).collect();
-        let pairs = (hosts.len() - victims) * victims;
+        let chosen = self.choose(&sim, &hosts, &mut rng);
+        let ids: BTreeSet<NodeId> = chosen.iter().map(|host| sim.id_of(*host)).collect();
+        let pairs = (hosts.len() - chosen.len()) * chosen.len();
         let start = sim.now();
         chosen.iter().for_each(|host| sim.crash(*host));
         let mut knows: BTreeMap<(NodeId, HostId), Instant> = BTreeMap::new();
@@ -101,7 +122,13 @@ impl Scenario for Crash {
         let mut moments: Vec<f64> = knows.values().map(|at| ms(*at - start)).collect();
         moments.sort_by(f64::total_cmp);
         let first = first.values().map(|at| ms(*at - start)).collect();
-        let of = CrashTrial { moments, first, pairs, false_downs };
+        let mut heard: BTreeMap<HostId, BTreeSet<Instant>> =
+            sim.running().map(|(host, _)| (host, BTreeSet::new())).collect();
+        for ((_, host), at) in &knows {
+            heard.entry(*host).or_default().insert(*at);
+        }
+        let batches = heard.values().map(|moments| ratio(moments.len(), 1)).collect();
+        let of = CrashTrial { moments, first, batches, pairs, false_downs };
         Measured { of, virtual_time: sim.now() - Instant::ORIGIN }
     }
 
@@ -109,6 +136,7 @@ impl Scenario for Crash {
         let complete = || trials.iter().filter(|trial| trial.moments.len() == trial.pairs);
         let first: Vec<f64> = trials.iter().flat_map(|it| it.first.iter().copied()).collect();
         let all: Vec<f64> = complete().filter_map(|it| it.moments.last().copied()).collect();
+        let batches: Vec<f64> = trials.iter().flat_map(|it| it.batches.iter().copied()).collect();
         let of = |values: &[f64], share| quantile(values, share).map(rounded);
         CrashFigures {
             first_p50_ms: of(&first, 0.5),
@@ -116,6 +144,8 @@ impl Scenario for Crash {
             all_p50_ms: of(&all, 0.5),
             all_p99_ms: of(&all, 0.99),
             all_max_ms: of(&all, 1.0),
+            batches_p50: of(&batches, 0.5),
+            batches_max: of(&batches, 1.0),
             false_downs: trials.iter().map(|trial| trial.false_downs).sum(),
             unaware: trials.iter().map(|trial| trial.pairs - trial.moments.len()).sum(),
         }
