@@ -95,7 +95,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("Nack", Nack { seq: u16::MAX }.into()),
         ("Saw silence", Saw { seq: 3, saw: Sight::Silence }.into()),
         ("Saw that nobody listens", Saw { seq: 3, saw: Sight::Unreachable }.into()),
-        ("PingReq", PingReq { seq: 1, target: id(7) }.into()),
+        ("PingReq", PingReq { seq: 1, target: id(7), waited: 300 }.into()),
         ("WrongRun", WrongRun.into()),
         ("Introduce", Introduce.into()),
         ("Join", join().into()),

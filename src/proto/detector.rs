@@ -65,6 +65,8 @@ struct Probe {
     pings: Vec<(u16, Instant)>,
     /// Since when there is silence.
     since: Instant,
+    /// For how long those who asked had waited before.
+    credit: Duration,
     /// When the next ping goes, or the silence has lasted long enough.
     due: Instant,
     /// Whether this node itself wants to know.
@@ -215,6 +217,11 @@ impl Detector {
         self.probes.get(&target).is_some_and(|probe| probe.own)
     }
 
+    /// For how long a peer has not answered this node.
+    pub(super) fn waited(&self, now: Instant, target: NodeId) -> Duration {
+        self.probes.get(&target).map_or(Duration::ZERO, |probe| now - probe.since)
+    }
+
     /// Whether a peer has left pings unanswered.
     pub(super) fn is_doubted(&self, target: NodeId) -> bool {
         self.probes.get(&target).is_some_and(|probe| probe.pings.len() > 1)
@@ -234,16 +241,20 @@ impl Detector {
         self.open(now, target, wait, |probe| probe.own = true)
     }
 
-    /// Another member wants to know.
+    /// Another member wants to know, and has waited for so long itself. A pause that is tolerated
+    /// and had begun by then is over when that and this node's own silence are as long together.
     pub(super) fn watch(
         &mut self,
         now: Instant,
         target: NodeId,
         wait: Duration,
-        asker: (NodeId, u16),
+        (asker, credit): ((NodeId, u16), Duration),
     ) -> Watched {
         let Some(probe) = self.probes.get_mut(&target) else {
-            let opened = self.open(now, target, wait, |probe| probe.askers.push(asker));
+            let opened = self.open(now, target, wait, |probe| {
+                probe.askers.push(asker);
+                probe.credit = credit;
+            });
             return opened.map_or(Watched::Refused, Watched::Ping);
         };
         if let Some(saw) = probe.saw {
@@ -254,6 +265,8 @@ impl Detector {
                 return Watched::Refused;
             }
             probe.askers.push(asker);
+            let credit = credit.saturating_sub(now - probe.since);
+            probe.credit = probe.credit.max(credit);
         }
         Watched::UnderWay
     }
@@ -274,6 +287,7 @@ impl Detector {
         let mut probe = Probe {
             pings: vec![(seq, now)],
             since,
+            credit: Duration::ZERO,
             due,
             own: false,
             suspected: false,
@@ -366,11 +380,13 @@ impl Detector {
             probe.suspected = true;
             steps.push(Step::Suspect { target });
         }
-        if now >= probe.since + tolerance && probe.saw.is_none() {
+        // What others have waited is no excuse for this node's own suspicions.
+        let credit = if probe.own { Duration::ZERO } else { probe.credit };
+        if now + credit >= probe.since + tolerance && probe.saw.is_none() {
             let deaf = !probe.own && last_heard <= probe.since;
             if deaf {
                 // Who has heard nobody else either has nothing to say of this one.
-                probe.since = now;
+                (probe.since, probe.credit) = (now, Duration::ZERO);
             } else {
                 let (saw, askers) = (Sight::Silence, std::mem::take(&mut probe.askers));
                 probe.saw = Some(saw);
@@ -515,22 +531,43 @@ mod tests {
     fn a_witness_tells_all_who_asked_and_knows_it_for_a_while() {
         let mut detector = detector();
         let (asker, other) = ((id(5), 50), (id(6), 60));
-        assert!(matches!(detector.watch(at(0), id(1), WAIT, asker), Watched::Ping(_)));
-        assert_eq!(detector.watch(at(5), id(1), WAIT, other), Watched::UnderWay);
-        assert_eq!(detector.watch(at(6), id(1), WAIT, other), Watched::UnderWay);
+        assert!(matches!(
+            detector.watch(at(0), id(1), WAIT, (asker, Duration::ZERO)),
+            Watched::Ping(_)
+        ));
+        assert_eq!(detector.watch(at(5), id(1), WAIT, (other, Duration::ZERO)), Watched::UnderWay);
+        assert_eq!(detector.watch(at(6), id(1), WAIT, (other, Duration::ZERO)), Watched::UnderWay);
         let (now, step) = run(&mut detector, &mut 1);
         let Step::Silent { own, askers, .. } = step else { panic!("it suspects nobody itself") };
         assert_eq!((own, askers), (false, vec![asker, other]));
-        assert_eq!(detector.watch(now, id(1), WAIT, asker), Watched::Saw(Sight::Silence));
+        assert_eq!(
+            detector.watch(now, id(1), WAIT, (asker, Duration::ZERO)),
+            Watched::Saw(Sight::Silence)
+        );
         let end = detector.next_deadline().unwrap();
         assert!(detector.due(end, TOLERANCE, end, |_| WAIT).is_empty());
-        assert!(matches!(detector.watch(end, id(1), WAIT, asker), Watched::Ping(_)));
+        assert!(matches!(
+            detector.watch(end, id(1), WAIT, (asker, Duration::ZERO)),
+            Watched::Ping(_)
+        ));
+    }
+
+    #[test]
+    fn a_witness_waits_for_what_is_left_of_the_silence() {
+        let mut detector = detector();
+        let ask = ((id(5), 50), Duration::from_millis(300));
+        assert!(matches!(detector.watch(at(0), id(1), WAIT, ask), Watched::Ping(_)));
+        let (now, _) = run(&mut detector, &mut 1);
+        assert!(now >= at(500) && now <= at(600), "{now:?}");
     }
 
     #[test]
     fn who_hears_nobody_is_no_witness() {
         let mut detector = detector();
-        assert!(matches!(detector.watch(at(0), id(1), WAIT, (id(5), 50)), Watched::Ping(_)));
+        assert!(matches!(
+            detector.watch(at(0), id(1), WAIT, ((id(5), 50), Duration::ZERO)),
+            Watched::Ping(_)
+        ));
         for _ in 0..100 {
             let now = detector.next_deadline().unwrap();
             let steps = detector.due(now, TOLERANCE, at(0), |_| WAIT);
@@ -556,13 +593,19 @@ mod tests {
     fn a_bounced_ping_counts_as_seen() {
         let mut detector = detector();
         assert_eq!(detector.bounced(at(0), id(1)), None, "nobody asked");
-        assert!(matches!(detector.watch(at(0), id(1), WAIT, (id(5), 50)), Watched::Ping(_)));
+        assert!(matches!(
+            detector.watch(at(0), id(1), WAIT, ((id(5), 50), Duration::ZERO)),
+            Watched::Ping(_)
+        ));
         assert_eq!(detector.begin(at(0), id(1), WAIT), None, "under way");
         let saw = Sight::Unreachable;
         let step = Step::Silent { target: id(1), saw, own: true, askers: vec![(id(5), 50)] };
         assert_eq!(detector.bounced(at(1), id(1)), Some(step));
         assert_eq!(detector.bounced(at(2), id(1)), None, "that is known");
-        assert_eq!(detector.watch(at(2), id(1), WAIT, (id(6), 60)), Watched::Saw(saw));
+        assert_eq!(
+            detector.watch(at(2), id(1), WAIT, ((id(6), 60), Duration::ZERO)),
+            Watched::Saw(saw)
+        );
         detector.disown(id(1));
         assert_eq!(detector.next_deadline(), None);
     }
@@ -601,13 +644,16 @@ mod tests {
     fn what_is_kept_for_others_is_bounded() {
         let mut detector = detector();
         for n in 0..MAX_ASKERS as u64 + 5 {
-            let watched = detector.watch(at(0), id(1), WAIT, (id(100 + n), 1));
+            let watched = detector.watch(at(0), id(1), WAIT, ((id(100 + n), 1), Duration::ZERO));
             assert_eq!(watched == Watched::Refused, n >= MAX_ASKERS as u64, "{n}");
         }
         for n in 1..=MAX_PROBES as u64 + 5 {
             let _ = detector.begin(at(0), id(n), WAIT);
         }
         assert_eq!(detector.probes.len(), MAX_PROBES);
-        assert_eq!(detector.watch(at(0), id(99_999), WAIT, (id(1), 1)), Watched::Refused);
+        assert_eq!(
+            detector.watch(at(0), id(99_999), WAIT, ((id(1), 1), Duration::ZERO)),
+            Watched::Refused
+        );
     }
 }

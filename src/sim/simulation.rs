@@ -1,7 +1,7 @@
 //! What the user of a simulation holds: hosts, the network, time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -20,7 +20,7 @@ use super::turns::ignore;
 use crate::config::Config;
 use crate::event::Event;
 use crate::node::NodeId;
-use crate::proto::{Blocked, Command, CommandError, Outcome, Protocol, Rules};
+use crate::proto::{Blocked, Command, CommandError, Hint, Outcome, Protocol, Rules};
 use crate::time::Instant;
 use crate::view::ClusterView;
 
@@ -35,6 +35,22 @@ pub struct Heard<'a> {
     pub event: &'a Event,
     /// The node that runs there, which knows of it.
     pub node: &'a Protocol,
+}
+
+/// What a kernel notices of another host.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Noticed {
+    TetherClosed,
+    Unreachable,
+}
+
+impl From<Noticed> for Hint {
+    fn from(noticed: Noticed) -> Hint {
+        match noticed {
+            Noticed::TetherClosed => Hint::TetherClosed,
+            Noticed::Unreachable => Hint::Unreachable,
+        }
+    }
 }
 
 /// What is to see every event; it may end the run.
@@ -57,6 +73,10 @@ pub struct Simulation {
     pub(super) rules: Rules,
     pub(super) has_views: bool,
     pub(super) keeps_events: bool,
+    /// Addresses of hosts that live on without their process, and whose kernels say so.
+    pub(super) bereft: BTreeSet<SocketAddr>,
+    /// What kernels have noticed of others and not told their nodes yet.
+    pub(super) hints: BinaryHeap<Reverse<(Instant, HostId, SocketAddr, Noticed)>>,
     /// What looks at every turn, if that is wanted.
     pub(super) checks: Option<Box<Checks>>,
     /// Datagrams that found no room in a socket's buffer.
@@ -86,6 +106,8 @@ impl Simulation {
             rules: Rules::ALL,
             has_views: true,
             keeps_events: true,
+            bereft: BTreeSet::new(),
+            hints: BinaryHeap::new(),
             checks: None,
             overflowed: 0,
             buffer: Vec::new(),
@@ -197,6 +219,23 @@ impl Simulation {
             if let Some(checks) = &mut self.checks {
                 checks.ended(host, &process.node);
             }
+        }
+    }
+
+    /// Ends the process on a host at once, while the host lives on: its kernel closes the process's
+    /// [tethers](Config::tethers), and from now on answers datagrams with an ICMP message that
+    /// nobody listens, until something runs there again.
+    pub fn kill(&mut self, host: HostId) {
+        let Some(node) = self.node(host) else { return };
+        let (addr, id) = (self.addr(host), node.local().id());
+        let out: BTreeSet<SocketAddr> = node.tethers().into_iter().map(|(_, to)| to).collect();
+        let is_tied = |node: &Protocol| node.tethers().iter().any(|(to, _)| *to == id);
+        let tied = self.running().filter(|(_, it)| is_tied(it) || out.contains(&it.local().addr()));
+        let tied: Vec<HostId> = tied.map(|(host, _)| host).collect();
+        self.crash(host);
+        self.bereft.insert(addr);
+        for other in tied.into_iter().filter(|other| *other != host) {
+            self.notice(other, addr, Noticed::TetherClosed);
         }
     }
 

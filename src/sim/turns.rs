@@ -9,7 +9,7 @@ use rand::RngExt;
 
 use super::host::{Activity, CLUSTER, Clock, HostId, Process};
 use super::network::Arrival;
-use super::simulation::{Heard, Simulation, Watcher};
+use super::simulation::{Heard, Noticed, Simulation, Watcher};
 use crate::event::Event;
 use crate::proto::{Command, LocalNode, Outcome, Protocol};
 use crate::time::Instant;
@@ -32,7 +32,30 @@ impl Simulation {
             self.wakes.pop();
         }
         let wake = self.wakes.peek().map(|Reverse((at, _))| *at);
-        wake.into_iter().chain(self.network.next_arrival()).min()
+        let hint = self.hints.peek().map(|Reverse((at, ..))| *at);
+        wake.into_iter().chain(self.network.next_arrival()).chain(hint).min()
+    }
+
+    /// A host's kernel is to tell its node something of the peer at an address.
+    pub(super) fn notice(&mut self, host: HostId, peer: SocketAddr, what: Noticed) {
+        let at = self.now + self.network.faults().latency.floor();
+        self.hints.push(Reverse((at, host, peer, what)));
+    }
+
+    /// A node is told what its kernel has noticed.
+    fn hint(&mut self, watcher: Watcher<'_>) -> ControlFlow<()> {
+        let Some(Reverse((_, host, peer, what))) = self.hints.pop() else {
+            return ControlFlow::Continue(());
+        };
+        let told = &mut self.hosts[host.index()];
+        let now = told.clock.local(self.now);
+        match &mut told.process {
+            Some(process) if told.activity == Activity::Running => {
+                process.node.handle_hint(now, peer, what.into());
+                self.turn(host, watcher)
+            }
+            _ => ControlFlow::Continue(()),
+        }
     }
 
     /// Does one of the things that are due now: what has arrived comes before timers.
@@ -43,6 +66,9 @@ impl Simulation {
             let flow = self.arrive(arrival, &bytes, watcher);
             self.buffer = bytes;
             return flow;
+        }
+        if self.hints.peek().is_some_and(|Reverse((at, ..))| *at <= self.now) {
+            return self.hint(watcher);
         }
         let Some(Reverse((_, host))) = self.wakes.pop() else { return ControlFlow::Continue(()) };
         let called = &mut self.hosts[host.index()];
@@ -76,7 +102,14 @@ impl Simulation {
     fn arrive(&mut self, arrival: Arrival, bytes: &[u8], watcher: Watcher<'_>) -> ControlFlow<()> {
         self.trace.write_u64(arrival.at.as_micros());
         self.trace.write(bytes);
-        let Some(&host) = self.at.get(&arrival.to) else { return ControlFlow::Continue(()) };
+        let Some(&host) = self.at.get(&arrival.to) else {
+            if let Some(&sender) = self.at.get(&arrival.from)
+                && self.bereft.contains(&arrival.to)
+            {
+                self.notice(sender, arrival.to, Noticed::Unreachable);
+            }
+            return ControlFlow::Continue(());
+        };
         let called = &mut self.hosts[host.index()];
         if called.activity == Activity::Running {
             self.hand_over(host, arrival.from, bytes);

@@ -213,6 +213,9 @@ pub struct PingReq {
     pub seq: u16,
     /// Whom to probe.
     pub target: NodeId,
+    /// For how long it has not answered the asker, in milliseconds: the witness need not wait for
+    /// so long again.
+    pub waited: u16,
 }
 
 /// What a witness saw, for as long as a pause is tolerated.

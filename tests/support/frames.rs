@@ -322,7 +322,7 @@ impl Pools {
             0 => Ping { seq: self.seq(u) }.into(),
             1 => Ack { seq: self.seq(u) }.into(),
             2 => Nack { seq: self.seq(u) }.into(),
-            3 => PingReq { seq: self.seq(u), target: self.id(u) }.into(),
+            3 => PingReq { seq: self.seq(u), target: self.id(u), waited: any(u) }.into(),
             4 => WrongRun.into(),
             5 => Introduce.into(),
             6 => self.join(u).into(),

@@ -43,7 +43,8 @@ Makes 50 trials, fewer of more than 512 nodes.
 Examples:
   rolecall sim crash --set probe_interval=500ms --set pause_tolerance=500ms
   rolecall sim crash --nodes 1000 --trials 10 --victims 10
-  rolecall sim crash --nodes 256 --victims 32 --adjacent --json")]
+  rolecall sim crash --nodes 256 --victims 32 --adjacent --json
+  rolecall sim crash --nodes 256 --killed --set tethers=0")]
     Crash(Run<CrashArgs>),
     /// One node joins: until all know it, and until it knows all
     #[command(after_help = "\
@@ -211,6 +212,9 @@ pub(crate) struct CrashArgs {
     /// failure detector's ring, and not drawn at random
     #[arg(long)]
     adjacent: bool,
+    /// Only processes die: the kernels of their hosts close tethers and answer datagrams
+    #[arg(long)]
+    killed: bool,
 }
 
 impl Experiment for CrashArgs {
@@ -218,7 +222,8 @@ impl Experiment for CrashArgs {
 
     fn scenario(&self, nodes: u32) -> Result<Crash, String> {
         if (1..nodes).contains(&self.victims) {
-            return Ok(Crash { victims: self.victims as usize, adjacent: self.adjacent });
+            let CrashArgs { adjacent, killed, .. } = *self;
+            return Ok(Crash { victims: self.victims as usize, adjacent, killed });
         }
         Err(format!(
             "--victims {} is not allowed: it must be 1 to {}, one less than --nodes",

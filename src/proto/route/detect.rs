@@ -194,7 +194,9 @@ impl Protocol {
         }
         let due = self.suspicions.due(self.now, self.waits());
         for Question { to, seq, target } in due.questions {
-            self.send_to(to, PingReq { seq, target });
+            let waited = self.detector.waited(self.now, target).as_millis();
+            let waited = u16::try_from(waited).unwrap_or(u16::MAX);
+            self.send_to(to, PingReq { seq, target, waited });
         }
         for _ in 0..due.unheard {
             self.health.saw(Sign::Unheard);
@@ -281,7 +283,7 @@ impl Protocol {
         if self.rules.classic.is_some() {
             return self.swim_relay(origin, request);
         }
-        let PingReq { seq, target } = request;
+        let PingReq { seq, target, waited } = request;
         if !origin.member || target == self.local {
             return;
         }
@@ -293,7 +295,10 @@ impl Protocol {
             return;
         }
         let wait = self.ping_wait(target);
-        match self.detector.watch(self.now, target, wait, (origin.id, seq)) {
+        // Nobody can have it judge in no time at all.
+        let credit = Duration::from_millis(waited.into()).min(self.config.silence() / 2);
+        let ask = ((origin.id, seq), credit);
+        match self.detector.watch(self.now, target, wait, ask) {
             Watched::Ping(number) => {
                 self.send_to(target, Ping { seq: number });
                 self.send_to(origin.id, Nack { seq });

@@ -60,7 +60,7 @@ impl Protocol {
             let count = self.classic().indirect_probes;
             let helpers = Protocol::choose(&mut self.rng, peers, count, |id| id != target);
             for helper in &helpers {
-                self.send_to(*helper, PingReq { seq, target });
+                self.send_to(*helper, PingReq { seq, target, waited: 0 });
             }
             self.swim.rounds.asked(helpers);
         }

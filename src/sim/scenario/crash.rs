@@ -26,11 +26,14 @@ pub struct Crash {
     /// Whether they are neighbours in the order of node ids, which is the ring that the failure
     /// detector goes round: a rack that happens to lie in one row. Else they are drawn at random.
     pub adjacent: bool,
+    /// Whether only their processes die: the kernels of their hosts close tethers and answer
+    /// datagrams ([`Simulation::kill`]).
+    pub killed: bool,
 }
 
 impl Default for Crash {
     fn default() -> Crash {
-        Crash { victims: 1, adjacent: false }
+        Crash { victims: 1, adjacent: false, killed: false }
     }
 }
 
@@ -102,7 +105,8 @@ impl Scenario for Crash {
         let ids: BTreeSet<NodeId> = chosen.iter().map(|host| sim.id_of(*host)).collect();
         let pairs = (hosts.len() - chosen.len()) * chosen.len();
         let start = sim.now();
-        chosen.iter().for_each(|host| sim.crash(*host));
+        let end = if self.killed { Simulation::kill } else { Simulation::crash };
+        chosen.iter().for_each(|host| end(&mut sim, *host));
         let mut knows: BTreeMap<(NodeId, HostId), Instant> = BTreeMap::new();
         let mut first: BTreeMap<NodeId, Instant> = BTreeMap::new();
         let mut false_downs = 0;
