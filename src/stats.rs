@@ -65,6 +65,8 @@ pub struct Stats {
     pub handler_panics: u64,
     /// Errors of the socket that were survived.
     pub socket_errors: u64,
+    /// Times that the system said that nobody listens at an address (ICMP; Linux only).
+    pub hints_unreachable: u64,
     /// Live members, this node included.
     pub members: usize,
     /// Members that are suspected.

@@ -5,11 +5,12 @@
 //!   socket --> handle_datagram --+                         +--> published maps
 //!   timer ---> handle_timeout ---+--> Protocol --> events -+--> subscribers
 //!   user ----> handle_command ---+        |
-//!                                         +--> datagrams --> socket
+//!   kernel --> handle_hint ------+        +--> datagrams --> socket
 //! ```
 //! A turn takes what has arrived before it looks at timers, so that an answer that waits in the
 //! socket is never called late; it is bounded, and never waits for a peer.
 
+mod bounced;
 pub(crate) mod hub;
 pub(crate) mod socket;
 
@@ -24,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::node::{Nodes, ScopeName};
-use crate::proto::{Command, CommandError, Outcome, Protocol};
+use crate::proto::{Command, CommandError, Hint, Outcome, Protocol};
 use crate::role::Role;
 use crate::stats::Stats;
 use crate::time::Instant;
@@ -32,7 +33,8 @@ use crate::view::{ClusterView, Publisher};
 use hub::Hub;
 use socket::{Io, NodeSocket};
 
-/// Datagrams received, and datagrams sent, in one turn: the lock is held that long.
+/// Datagrams received, datagrams sent, and datagrams that came back, in one turn: the lock is held
+/// that long.
 const DATAGRAMS_PER_TURN: usize = 64;
 
 /// Watches that are kept before those that nobody reads are looked for.
@@ -79,6 +81,7 @@ pub(crate) struct Core {
     resolve: bool,
     stopped: bool,
     socket_errors: u64,
+    hints_unreachable: u64,
     warned_of_garbage: bool,
 }
 
@@ -107,6 +110,7 @@ impl Shared {
             resolve: false,
             stopped: false,
             socket_errors: 0,
+            hints_unreachable: 0,
             warned_of_garbage: false,
         };
         Shared {
@@ -214,6 +218,7 @@ impl Shared {
             events_missed: core.hub.missed,
             handler_panics: self.handler_panics.load(Ordering::Relaxed),
             socket_errors: core.socket_errors,
+            hints_unreachable: core.hints_unreachable,
             reclaim_pending_bytes: core.publisher.pending_bytes(),
             ..core.protocol.stats()
         }
@@ -345,6 +350,7 @@ async fn drive(guard: StopOnDrop, socket: NodeSocket) {
         send: Vec::with_capacity(2048),
         unsent: None,
         resolving: None,
+        noticed: Vec::new(),
     };
     let sleep = tokio::time::sleep(Duration::ZERO);
     tokio::pin!(sleep);
@@ -365,7 +371,7 @@ async fn drive(guard: StopOnDrop, socket: NodeSocket) {
         let Driver { socket, resolving, unsent, .. } = &mut driver;
         tokio::select! {
             _ = socket.readable() => {}
-            _ = socket.writable(), if unsent.is_some() => {}
+            () = socket.writable(), if unsent.is_some() => {}
             () = &mut sleep, if until.is_some() => {}
             () = shared.wake.notified() => {}
             addrs = async { resolving.as_mut().expect("asked only if it is there").await },
@@ -385,6 +391,8 @@ struct Driver {
     /// The datagram in `send` found no room in the socket's buffer.
     unsent: Option<SocketAddr>,
     resolving: Option<Resolving>,
+    /// Peers of whom the kernel noticed something; empty between turns.
+    noticed: Vec<SocketAddr>,
 }
 
 impl Driver {
@@ -393,6 +401,7 @@ impl Driver {
         let mut core = shared.core();
         let _in_span = shared.span.enter();
         let mut busy = self.receive_some(shared, &mut core);
+        let hinted = self.take_hints(shared, &mut core);
         let now = shared.now();
         if core.protocol.poll_timeout().is_some_and(|at| at <= now) {
             core.protocol.handle_timeout(now);
@@ -409,7 +418,7 @@ impl Driver {
         let until = timeout.map(|at| std::time::Instant::now() + (at - now));
         let reclaim = garbage.then(|| std::time::Instant::now() + RECLAIM_PAUSE);
         Wait {
-            busy,
+            busy: busy || hinted,
             until: until.into_iter().chain(reclaim).min(),
             stop: stop || shared.closed.load(Ordering::Acquire) || shared.core.is_poisoned(),
         }
@@ -427,6 +436,7 @@ impl Driver {
                     }
                 }
                 Io::NotReady => return false,
+                Io::Bounced => {}
                 Io::Failed(error) => {
                     core.socket_errors += 1;
                     tracing::debug!(%error, "receiving failed");
@@ -434,6 +444,33 @@ impl Driver {
             }
         }
         true
+    }
+
+    /// Takes what the kernel noticed of peers; says whether there may be more.
+    fn take_hints(&mut self, shared: &Shared, core: &mut Core) -> bool {
+        let mut more = true;
+        for _ in 0..DATAGRAMS_PER_TURN {
+            match self.socket.try_bounced() {
+                Io::Done(addr) => self.noticed.extend(addr),
+                Io::NotReady => {
+                    more = false;
+                    break;
+                }
+                Io::Bounced => {}
+                Io::Failed(error) => {
+                    core.socket_errors += 1;
+                    tracing::debug!(%error, "reading the error queue failed");
+                }
+            }
+        }
+        // Many datagrams that came back from one address say no more than one.
+        self.noticed.sort_unstable();
+        self.noticed.dedup();
+        for peer in self.noticed.drain(..) {
+            core.hints_unreachable += 1;
+            core.protocol.handle_hint(shared.now(), peer, Hint::Unreachable);
+        }
+        more
     }
 
     /// Sends what is to be sent; says whether there may be more.
@@ -447,7 +484,7 @@ impl Driver {
                 },
             };
             match self.socket.try_send(&self.send, to) {
-                Io::Done(()) => {}
+                Io::Done(()) | Io::Bounced => {}
                 Io::NotReady => {
                     self.unsent = Some(to);
                     return false;

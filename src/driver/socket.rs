@@ -1,11 +1,24 @@
 //! The UDP socket: options, both address families, and the errors that do not matter.
+//!
+//! On Linux it also hears of datagrams that came back (`bounced`). The kernel then fails the next
+//! call on the socket with such an error, whatever that call is for, and does not send: so a
+//! datagram that is refused like this is sent again.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
+
+use super::bounced;
+
+/// A send that fails because of other datagrams is tried this often in all.
+const SEND_TRIES: usize = 4;
+
+/// The pause where waiting for room to send does not work.
+const SEND_PAUSE: Duration = Duration::from_millis(1);
 
 /// An address of a documentation network (RFC 5737): asked only for the route to it, never sent to.
 const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
@@ -34,8 +47,10 @@ pub(crate) struct NodeSocket {
 #[derive(Debug)]
 pub(crate) enum Io<T> {
     Done(T),
-    /// Nothing to receive, or no room to send: wait for readiness.
+    /// Nothing to receive, or no room to send: wait.
     NotReady,
+    /// The error was one of a datagram sent earlier: go on.
+    Bounced,
     /// An error of one datagram, or of the network, not of the socket: go on.
     Failed(io::Error),
 }
@@ -49,6 +64,7 @@ impl NodeSocket {
             socket.set_only_v6(!addr.ip().is_unspecified())?;
         }
         socket.bind(&SockAddr::from(addr))?;
+        bounced::enable(&socket);
         if let Err(error) = socket.set_recv_buffer_size(receive_buffer) {
             tracing::warn!(%error, receive_buffer, "cannot set the receive buffer");
         }
@@ -66,24 +82,45 @@ impl NodeSocket {
     pub(crate) fn try_receive(&self, buffer: &mut [u8]) -> Io<(usize, SocketAddr)> {
         match self.io.try_recv_from(buffer) {
             Ok((len, from)) => Io::Done((len, plain(from))),
+            Err(error) if bounced::is_late(&error) => Io::Bounced,
             Err(error) => classify(error),
         }
     }
 
     /// Sends one datagram, if there is room.
     pub(crate) fn try_send(&self, datagram: &[u8], to: SocketAddr) -> Io<()> {
-        match self.io.try_send_to(datagram, self.reachable(to)) {
-            Ok(_) => Io::Done(()),
+        let to = self.reachable(to);
+        let mut tries = 1;
+        loop {
+            match self.io.try_send_to(datagram, to) {
+                Ok(_) => return Io::Done(()),
+                Err(error) if tries < SEND_TRIES && bounced::is_late(&error) => tries += 1,
+                Err(error) => return classify(error),
+            }
+        }
+    }
+
+    /// The next datagram that came back, if there is one: the address at which nobody listens, or
+    /// nothing when it came back for another reason.
+    pub(crate) fn try_bounced(&self) -> Io<Option<SocketAddr>> {
+        match self.io.try_io(Interest::ERROR, || bounced::next(&self.io)) {
+            Ok(addr) => Io::Done(addr.map(plain)),
             Err(error) => classify(error),
         }
     }
 
+    /// Waits until something has arrived or come back.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.io.readable().await
+        self.io.ready(Interest::READABLE | Interest::ERROR).await.map(drop)
     }
 
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        self.io.writable().await
+    /// Waits until there may be room to send.
+    pub(crate) async fn writable(&self) {
+        let ready = self.io.ready(Interest::WRITABLE).await;
+        // tokio takes the first error on a socket for its end, and calls it writable ever after.
+        if ready.is_ok_and(Ready::is_write_closed) {
+            tokio::time::sleep(SEND_PAUSE).await;
+        }
     }
 
     /// Whether the socket can send to such an address at all.
@@ -120,7 +157,7 @@ fn classify<T>(error: io::Error) -> Io<T> {
 }
 
 /// An IPv4 address that an IPv6 socket wrote its way, as everybody else writes it.
-fn plain(from: SocketAddr) -> SocketAddr {
+pub(super) fn plain(from: SocketAddr) -> SocketAddr {
     SocketAddr::new(from.ip().to_canonical(), from.port())
 }
 
@@ -145,4 +182,88 @@ pub(crate) fn advertised(local: SocketAddr, seed: Option<SocketAddr>) -> SocketA
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     });
     SocketAddr::new(ip, local.port())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    const WAIT: Duration = Duration::from_secs(20);
+
+    /// An address of loopback at which nobody listens.
+    fn closed(ip: IpAddr) -> SocketAddr {
+        std::net::UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap()
+    }
+
+    /// All addresses whose datagrams have come back, one at least.
+    async fn bounces(socket: &NodeSocket) -> Vec<SocketAddr> {
+        let mut found = Vec::new();
+        while found.is_empty() {
+            tokio::time::timeout(WAIT, socket.readable()).await.expect("it is told").unwrap();
+            while let Io::Done(addr) = socket.try_bounced() {
+                found.extend(addr);
+            }
+        }
+        found
+    }
+
+    fn is_sent(socket: &NodeSocket, to: SocketAddr) -> bool {
+        matches!(socket.try_send(b"datagram", to), Io::Done(()))
+    }
+
+    #[tokio::test]
+    async fn a_datagram_that_came_back_is_told_and_costs_no_other_one() {
+        let families = [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("[::1]:0", "::1"),
+            ("[::]:0", "127.0.0.1"),
+            ("[::]:0", "::1"),
+        ];
+        for (bind, ip) in families {
+            let Ok(socket) = NodeSocket::bind(bind.parse().unwrap(), 1 << 20) else {
+                assert!(bind.contains("::"), "a host without IPv4");
+                continue;
+            };
+            let ip: IpAddr = ip.parse().unwrap();
+            let (nobody, other) = (closed(ip), std::net::UdpSocket::bind((ip, 0)).unwrap());
+            let somebody = other.local_addr().unwrap();
+            other.set_read_timeout(Some(WAIT)).unwrap();
+            socket.io.writable().await.unwrap();
+            for _ in 0..10 {
+                assert!(is_sent(&socket, nobody), "{bind} {ip}");
+                assert!(is_sent(&socket, somebody), "{bind} {ip}");
+            }
+            for _ in 0..10 {
+                other.recv_from(&mut [0; 32]).expect("all of them arrive");
+            }
+            assert!(bounces(&socket).await.iter().all(|addr| *addr == nobody), "{bind} {ip}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_that_has_been_read_wakes_nobody() {
+        let socket = NodeSocket::bind("127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
+        socket.io.writable().await.unwrap();
+        assert!(is_sent(&socket, closed(Ipv4Addr::LOCALHOST.into())));
+        bounces(&socket).await;
+        let idle = tokio::time::timeout(Duration::from_millis(200), async {
+            loop {
+                socket.readable().await.unwrap();
+                // The call that is told of the error, and a last look at the queue.
+                assert!(!matches!(socket.try_receive(&mut [0; 8]), Io::Done(_)));
+                assert!(!matches!(socket.try_bounced(), Io::Done(Some(_))));
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(idle.await.is_err());
+        assert!(matches!(socket.try_bounced(), Io::NotReady));
+        let wake = tokio::time::timeout(Duration::from_millis(50), socket.readable());
+        assert!(wake.await.is_err(), "nothing has happened since");
+        // Nor does whoever waits for room spin.
+        let before = std::time::Instant::now();
+        for _ in 0..20 {
+            socket.writable().await;
+        }
+        assert!(before.elapsed() >= 20 * SEND_PAUSE);
+    }
 }
