@@ -10,7 +10,7 @@ use rand::RngExt;
 use crate::cluster::{Cluster, Handle};
 use crate::config::Config;
 use crate::driver::hub::run_handler;
-use crate::driver::socket::{NodeSocket, advertised, has_runtime};
+use crate::driver::socket::{NodeSocket, Sockets, advertised, has_runtime};
 use crate::driver::{self, Shared};
 use crate::error::{MetaError, StartError};
 use crate::event::EventHandler;
@@ -201,12 +201,13 @@ impl Builder {
             return Err(StartError::NoRuntime);
         }
         let bind = resolve_one(&self.bind).await?;
-        let socket = NodeSocket::bind(bind, self.config.receive_buffer_bytes)
+        let sockets = Sockets::bind(bind, &self.config)
             .map_err(|source| StartError::Bind { addr: bind, source })?;
-        let addr = self.advertised(&socket).await?;
+        let addr = self.advertised(&sockets.udp).await?;
         let origin = std::time::Instant::now();
+        let cluster_id = ClusterId::of(&self.cluster);
         let local = LocalNode {
-            cluster: ClusterId::of(&self.cluster),
+            cluster: cluster_id,
             name,
             addr,
             boot: start_stamp(),
@@ -215,7 +216,7 @@ impl Builder {
         let seed = rand::rng().random();
         let protocol = Protocol::new(&self.config, local, seed, Instant::ORIGIN)?;
         let published = Publisher::new(protocol.local().clone());
-        let bound = (socket.local, origin);
+        let bound = (sockets.udp.local, origin);
         let shared = Arc::new(Shared::new(protocol, published, self.seeds.clone(), bound));
         let handle = Arc::new(Handle { shared: shared.clone() });
         let default_scope = Scope::new(handle.clone(), &scopes[0]);
@@ -224,7 +225,7 @@ impl Builder {
         self.prepare(&cluster, &scopes)?;
         let started = shared.on_start();
         let join_timeout = cluster.config().join_timeout;
-        tokio::spawn(driver::run(shared, socket));
+        tokio::spawn(driver::run(shared, sockets, cluster_id));
         if seeded
             && let Ok(Ok(Outcome::NameTaken { holder, .. })) =
                 tokio::time::timeout(join_timeout, started).await

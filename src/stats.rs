@@ -67,6 +67,11 @@ pub struct Stats {
     pub socket_errors: u64,
     /// Times that the system said that nobody listens at an address (ICMP; Linux only).
     pub hints_unreachable: u64,
+    /// Times that a [tether](crate::Config::tethers) to a live member closed without a farewell.
+    pub hints_tether_closed: u64,
+    /// Incoming connections that were closed because they were no tether from a member, or one too
+    /// many.
+    pub tethers_refused: u64,
     /// Live members, this node included.
     pub members: usize,
     /// Members that are suspected.
@@ -91,6 +96,10 @@ pub struct Stats {
     pub pull_sessions: usize,
     /// Datagrams that wait for the socket.
     pub send_queue: usize,
+    /// Tethers to others that hold.
+    pub tethers_out: usize,
+    /// Tethers from others that hold.
+    pub tethers_in: usize,
     /// Memory that waits until no reader can see it, in bytes.
     pub reclaim_pending_bytes: usize,
 }

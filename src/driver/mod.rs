@@ -13,6 +13,7 @@
 mod bounced;
 pub(crate) mod hub;
 pub(crate) mod socket;
+mod tether;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -24,14 +25,17 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::event::Event;
 use crate::node::{Nodes, ScopeName};
 use crate::proto::{Command, CommandError, Hint, Outcome, Protocol};
 use crate::role::Role;
 use crate::stats::Stats;
 use crate::time::Instant;
 use crate::view::{ClusterView, Publisher};
+use crate::wire::ClusterId;
 use hub::Hub;
-use socket::{Io, NodeSocket};
+use socket::{Io, NodeSocket, Sockets};
+use tether::{Counts, Identity, Tethers};
 
 /// Datagrams received, datagrams sent, and datagrams that came back, in one turn: the lock is held
 /// that long.
@@ -82,6 +86,10 @@ pub(crate) struct Core {
     stopped: bool,
     socket_errors: u64,
     hints_unreachable: u64,
+    hints_tether_closed: u64,
+    tethers: Counts,
+    /// How often members have come, gone or changed: other tethers may be wanted then.
+    member_events: u64,
     warned_of_garbage: bool,
 }
 
@@ -111,6 +119,9 @@ impl Shared {
             stopped: false,
             socket_errors: 0,
             hints_unreachable: 0,
+            hints_tether_closed: 0,
+            tethers: Counts::default(),
+            member_events: 0,
             warned_of_garbage: false,
         };
         Shared {
@@ -219,6 +230,10 @@ impl Shared {
             handler_panics: self.handler_panics.load(Ordering::Relaxed),
             socket_errors: core.socket_errors,
             hints_unreachable: core.hints_unreachable,
+            hints_tether_closed: core.hints_tether_closed,
+            tethers_out: core.tethers.outgoing,
+            tethers_in: core.tethers.incoming,
+            tethers_refused: core.tethers.refused,
             reclaim_pending_bytes: core.publisher.pending_bytes(),
             ..core.protocol.stats()
         }
@@ -231,6 +246,10 @@ impl Core {
         let mut events = Vec::new();
         while let Some(event) = self.protocol.poll_event() {
             self.publisher.apply(&event);
+            if let Event::NodeUp { .. } | Event::NodeDown { .. } | Event::NodeUpdated { .. } = event
+            {
+                self.member_events += 1;
+            }
             events.push(event);
         }
         if !events.is_empty() {
@@ -242,6 +261,20 @@ impl Core {
         }
         while let Some(outcome) = self.protocol.poll_outcome() {
             self.conclude(outcome);
+        }
+    }
+
+    /// Passes on what the kernel noticed of the peers at these addresses.
+    fn hint(&mut self, now: Instant, peers: &mut Vec<SocketAddr>, hint: Hint) {
+        // Many datagrams that came back from one address say no more than one.
+        peers.sort_unstable();
+        peers.dedup();
+        for peer in peers.drain(..) {
+            match hint {
+                Hint::Unreachable => self.hints_unreachable += 1,
+                Hint::TetherClosed => self.hints_tether_closed += 1,
+            }
+            self.protocol.handle_hint(now, peer, hint);
         }
     }
 
@@ -304,6 +337,7 @@ impl Core {
 
     fn stop(&mut self) {
         self.stopped = true;
+        self.tethers = Counts { refused: self.tethers.refused, ..Counts::default() };
         self.hub.close();
         self.watches.clear();
         self.waiting.clear();
@@ -337,27 +371,24 @@ struct Wait {
 type Resolving = Pin<Box<dyn Future<Output = Vec<SocketAddr>> + Send>>;
 
 /// The driver's task: runs until the last handle is gone, or the node has left.
-pub(crate) fn run(shared: Arc<Shared>, socket: NodeSocket) -> impl Future<Output = ()> + Send {
+pub(crate) fn run(
+    shared: Arc<Shared>,
+    sockets: Sockets,
+    cluster: ClusterId,
+) -> impl Future<Output = ()> + Send {
     // Made before the task is first polled: its runtime may end before that.
-    drive(StopOnDrop(shared), socket)
+    drive(StopOnDrop(shared), sockets, cluster)
 }
 
-async fn drive(guard: StopOnDrop, socket: NodeSocket) {
+async fn drive(guard: StopOnDrop, sockets: Sockets, cluster: ClusterId) {
     let shared = &guard.0;
-    let mut driver = Driver {
-        socket,
-        receive: vec![0; 65_536],
-        send: Vec::with_capacity(2048),
-        unsent: None,
-        resolving: None,
-        noticed: Vec::new(),
-    };
+    let mut driver = Driver::new(shared, sockets, cluster);
     let sleep = tokio::time::sleep(Duration::ZERO);
     tokio::pin!(sleep);
     loop {
         let wait = driver.turn(shared);
         if wait.stop {
-            return;
+            break;
         }
         if wait.busy {
             // Others on this runtime have their turn too.
@@ -368,10 +399,11 @@ async fn drive(guard: StopOnDrop, socket: NodeSocket) {
         if let Some(until) = until {
             sleep.as_mut().reset(until);
         }
-        let Driver { socket, resolving, unsent, .. } = &mut driver;
+        let Driver { socket, resolving, unsent, tethers, .. } = &mut driver;
         tokio::select! {
             _ = socket.readable() => {}
             () = socket.writable(), if unsent.is_some() => {}
+            () = tethers.reported() => {}
             () = &mut sleep, if until.is_some() => {}
             () = shared.wake.notified() => {}
             addrs = async { resolving.as_mut().expect("asked only if it is there").await },
@@ -382,6 +414,10 @@ async fn drive(guard: StopOnDrop, socket: NodeSocket) {
             }
         }
     }
+    // Whoever was dropped rather than left is to others a process that has died.
+    if shared.core().protocol.is_stopped() && !shared.core.is_poisoned() {
+        driver.tethers.end().await;
+    }
 }
 
 struct Driver {
@@ -391,11 +427,28 @@ struct Driver {
     /// The datagram in `send` found no room in the socket's buffer.
     unsent: Option<SocketAddr>,
     resolving: Option<Resolving>,
+    tethers: Tethers,
     /// Peers of whom the kernel noticed something; empty between turns.
     noticed: Vec<SocketAddr>,
 }
 
 impl Driver {
+    fn new(shared: &Shared, sockets: Sockets, cluster: ClusterId) -> Driver {
+        let core = shared.core();
+        let _in_span = shared.span.enter();
+        let identity = Identity { cluster, local: core.protocol.local().id() };
+        let Sockets { udp: socket, tcp } = sockets;
+        Driver {
+            receive: vec![0; 65_536],
+            send: Vec::with_capacity(2048),
+            unsent: None,
+            resolving: None,
+            tethers: Tethers::new(identity, socket.local, shared.view.clone(), tcp),
+            noticed: Vec::new(),
+            socket,
+        }
+    }
+
     /// One turn: receive, timers, publish, send.
     fn turn(&mut self, shared: &Shared) -> Wait {
         let mut core = shared.core();
@@ -411,6 +464,8 @@ impl Driver {
         if std::mem::take(&mut core.resolve) && self.resolving.is_none() {
             self.resolving = Some(resolve_all(core.seeds.clone()));
         }
+        let follow = self.tethers.follow(&core.protocol, core.member_events);
+        core.tethers = self.tethers.counts();
         let garbage = core.reclaim();
         let timeout = core.protocol.poll_timeout();
         let stop = core.protocol.is_stopped() && !busy;
@@ -419,7 +474,7 @@ impl Driver {
         let reclaim = garbage.then(|| std::time::Instant::now() + RECLAIM_PAUSE);
         Wait {
             busy: busy || hinted,
-            until: until.into_iter().chain(reclaim).min(),
+            until: until.into_iter().chain(reclaim).chain(follow).min(),
             stop: stop || shared.closed.load(Ordering::Acquire) || shared.core.is_poisoned(),
         }
     }
@@ -463,13 +518,9 @@ impl Driver {
                 }
             }
         }
-        // Many datagrams that came back from one address say no more than one.
-        self.noticed.sort_unstable();
-        self.noticed.dedup();
-        for peer in self.noticed.drain(..) {
-            core.hints_unreachable += 1;
-            core.protocol.handle_hint(shared.now(), peer, Hint::Unreachable);
-        }
+        core.hint(shared.now(), &mut self.noticed, Hint::Unreachable);
+        more |= self.tethers.take_reports(&core.protocol, &mut self.noticed);
+        core.hint(shared.now(), &mut self.noticed, Hint::TetherClosed);
         more
     }
 

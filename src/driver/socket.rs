@@ -10,9 +10,14 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::{Interest, Ready};
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 
 use super::bounced;
+use super::tether::listen;
+use crate::config::Config;
+
+/// Free ports are asked for this often, until one is free for UDP and TCP.
+const PORT_TRIES: usize = 16;
 
 /// A send that fails because of other datagrams is tried this often in all.
 const SEND_TRIES: usize = 4;
@@ -34,6 +39,32 @@ pub(crate) fn has_runtime() -> bool {
         UdpSocket::from_std(socket)
     };
     tokio::runtime::Handle::try_current().is_ok() && std::panic::catch_unwind(needed).is_ok()
+}
+
+/// The sockets of a node.
+pub(crate) struct Sockets {
+    pub(crate) udp: NodeSocket,
+    /// For tethers, on the same port; without it others have none to this node.
+    pub(super) tcp: Option<TcpListener>,
+}
+
+impl Sockets {
+    /// Opens and binds; must be called on a tokio runtime. A port that the system is to choose is
+    /// free for both, if tethers are wanted.
+    pub(crate) fn bind(addr: SocketAddr, config: &Config) -> io::Result<Sockets> {
+        let mut tries = if addr.port() == 0 { PORT_TRIES } else { 1 };
+        loop {
+            let udp = NodeSocket::bind(addr, config.receive_buffer_bytes)?;
+            let tcp = match config.tethers {
+                0 => None,
+                _ => listen(udp.local).ok(),
+            };
+            tries -= 1;
+            if tcp.is_some() || config.tethers == 0 || tries == 0 {
+                return Ok(Sockets { udp, tcp });
+            }
+        }
+    }
 }
 
 /// A bound socket. One bound to an IPv6 wildcard serves IPv4 too.
