@@ -76,8 +76,8 @@ pub struct Stats {
     pub members: usize,
     /// Members that are suspected.
     pub suspects: usize,
-    /// The names of peers whose answers reach this node's probes only through others, three times in
-    /// a row or more: a link that is blocked, or works one way only.
+    /// The names of peers that this node's probes reached only through others, three times in a row
+    /// or more: a link that is blocked, or works one way only.
     pub reached_indirectly: Vec<NodeName>,
     /// Dead runs that are remembered.
     pub dead: usize,

@@ -41,7 +41,9 @@ impl Victim {
             boot: 1,
             meta: Bytes::new(),
         };
-        let mut node = Protocol::new(&Config::lan(), local, 1, Instant::ORIGIN).unwrap();
+        // The others answer nothing, and are not to be missed.
+        let patient = Config { pause_tolerance: Duration::from_secs(600), ..Config::lan() };
+        let mut node = Protocol::new(&patient, local, 1, Instant::ORIGIN).unwrap();
         let scope = ScopeName::new("default").unwrap();
         node.handle_command(Instant::ORIGIN, Command::JoinScope(scope)).unwrap();
         let fold = Fold::new(node.local());

@@ -15,7 +15,16 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// `count` nodes that all join through the first, converged.
 fn cluster(seed: u64, count: u16) -> Net {
-    let mut net = Net::new(seed, Config::lan());
+    cluster_with(seed, count, Config::lan())
+}
+
+/// In which a node that stops is not taken for dead.
+fn patient(seed: u64, count: u16) -> Net {
+    cluster_with(seed, count, Config { pause_tolerance: 60 * SECOND, ..Config::lan() })
+}
+
+fn cluster_with(seed: u64, count: u16, config: Config) -> Net {
+    let mut net = Net::new(seed, config);
     for n in 0..count {
         net.start(&format!("n{n}"), addr(n), &[addr(0)]);
     }
@@ -292,7 +301,7 @@ fn role_churn_under_loss_loses_nothing() {
 
 #[test]
 fn a_receipt_says_who_has_a_change() {
-    let mut net = cluster(17, 5);
+    let mut net = patient(17, 5);
     net.add(addr(0), "default", "x");
     let generation = net.node(addr(0)).generation("default", net.id(addr(0)));
     assert_eq!(generation, Generation::from_u64(1));

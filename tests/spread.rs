@@ -151,7 +151,8 @@ fn a_receipt_comes_back_the_way_the_change_went() {
 
 #[test]
 fn a_receipt_is_exact_about_whom_it_has_not_heard_of() {
-    let (mut sim, hosts) = one_scope(31, 120);
+    let patient = Config { pause_tolerance: 60 * SECOND, ..Config::lan() };
+    let (mut sim, hosts) = cluster(31, patient, 120, |_| vec!["s".into()]);
     let dead: BTreeSet<String> = [20, 50, 77].map(|n| format!("n{n}")).into();
     for n in [20, 50, 77] {
         sim.crash(hosts[n]);

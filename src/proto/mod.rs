@@ -537,24 +537,6 @@ impl Protocol {
         self.roles.set(scope, id).map(roles::RoleSet::generation).unwrap_or_default()
     }
 
-    /// The live members to which this node is to hold a [tether](Config::tethers), and where they
-    /// are reached.
-    pub fn tethers(&self) -> Vec<(NodeId, SocketAddr)> {
-        if !self.is_synced() {
-            return Vec::new();
-        }
-        let peers = self.members.peers();
-        let after = peers.partition_point(|id| *id < self.local);
-        let ring = peers[after..].iter().chain(&peers[..after]);
-        let ends = ring.take(self.config.tethers).filter_map(|id| self.members.live(*id));
-        ends.map(|member| (member.node.id(), member.node.addr())).collect()
-    }
-
-    /// Where a live member is reached.
-    pub fn addr_of_member(&self, id: NodeId) -> Option<SocketAddr> {
-        Some(self.members.live(id)?.node.addr())
-    }
-
     /// The counters.
     pub fn stats(&self) -> Stats {
         Stats {
@@ -571,20 +553,6 @@ impl Protocol {
             send_queue: self.outgoing.len(),
             ..self.counters.stats()
         }
-    }
-
-    fn suspect_count(&self) -> usize {
-        #[cfg(feature = "sim")]
-        if self.rules.classic.is_some() {
-            return self.swim.accusations.len();
-        }
-        self.suspicions.len()
-    }
-
-    fn reached_indirectly(&self) -> Vec<NodeName> {
-        let peers = self.detector.reached_indirectly();
-        let peers = peers.filter_map(|id| self.members.live(id));
-        peers.map(|member| member.node.node_name().clone()).collect()
     }
 
     /// Checks every invariant that can be checked from outside of a turn: for tests and fuzzing.

@@ -6,8 +6,8 @@
 //!                         |  no answer: again, then somebody else
 //!
 //!   cleared    a witness has heard the suspect, or this node has
-//!   verdict    this node and a majority of the witnesses saw silence for the whole pause tolerance,
-//!              or were told by their kernel that nobody listens there
+//!   verdict    this node and a majority of the witnesses saw silence for as long as a pause is
+//!              tolerated, or were told by their kernel that nobody listens there
 //!   lone       no witness answers: this node's own network is to be doubted first; after a long
 //!              while it believes what it sees, and keeps that to itself
 //! ```

@@ -193,9 +193,9 @@ pub struct Ack {
     pub seq: u16,
 }
 
-/// Tells who asked for an indirect probe that the witness lives and tries, but has no answer yet. In
-/// Lifeguard (section IV.A) it comes late; here at once, so that somebody else can be asked where it
-/// does not.
+/// Tells who asked for an indirect probe that the witness lives and tries, but has no answer yet.
+/// In Lifeguard (section IV.A) it comes late; here at once, so that somebody else can be asked
+/// where it does not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Nack {
     /// Of the [`PingReq`].

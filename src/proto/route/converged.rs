@@ -75,10 +75,13 @@ impl Protocol {
         self.settle();
     }
 
-    /// Probes this peer now, as in a round.
+    /// Probes this peer now, as in a round, whatever is under way.
     pub fn probe(&mut self, now: crate::time::Instant, peer: NodeId) {
         self.advance(now);
-        self.look_at(peer, true);
+        let wait = self.config.probe_timeout();
+        let number = self.detector.begin(self.now, peer, wait);
+        let number = number.unwrap_or_else(|| self.free_seq());
+        self.send_probe(peer, number);
         self.settle();
     }
 

@@ -13,7 +13,7 @@ use super::super::{Hint, Protocol};
 use super::Origin;
 use super::membership::Claim;
 use crate::event::Sight;
-use crate::node::NodeId;
+use crate::node::{NodeId, NodeName};
 use crate::time::Instant;
 use crate::wire::frame::{Ack, Incarnation, Nack, Ping, PingReq, Probe, Saw};
 use crate::wire::{Domain, stable_hash};
@@ -56,11 +56,7 @@ impl Protocol {
     }
 
     /// Probes a peer, unless that is being done.
-    pub(super) fn look_at(&mut self, target: NodeId, compare: bool) {
-        #[cfg(feature = "sim")]
-        if self.rules.classic.is_some() {
-            return self.swim_probe(target);
-        }
+    fn look_at(&mut self, target: NodeId, compare: bool) {
         let wait = self.ping_wait(target);
         let Some(seq) = self.detector.begin(self.now, target, wait) else { return };
         self.counters.plain.probes += 1;
@@ -337,5 +333,37 @@ impl Protocol {
             return self.swim_deadlines();
         }
         (self.detector.next_deadline(), self.suspicions.next_deadline())
+    }
+
+    /// The live members to which this node is to hold a [tether](Config::tethers), and where they
+    /// are reached.
+    pub fn tethers(&self) -> Vec<(NodeId, SocketAddr)> {
+        if !self.is_synced() {
+            return Vec::new();
+        }
+        let peers = self.members.peers();
+        let after = peers.partition_point(|id| *id < self.local);
+        let ring = peers[after..].iter().chain(&peers[..after]);
+        let ends = ring.take(self.config.tethers).filter_map(|id| self.members.live(*id));
+        ends.map(|member| (member.node.id(), member.node.addr())).collect()
+    }
+
+    /// Where a live member is reached.
+    pub fn addr_of_member(&self, id: NodeId) -> Option<SocketAddr> {
+        Some(self.members.live(id)?.node.addr())
+    }
+
+    pub(in crate::proto) fn suspect_count(&self) -> usize {
+        #[cfg(feature = "sim")]
+        if self.rules.classic.is_some() {
+            return self.swim.accusations.len();
+        }
+        self.suspicions.len()
+    }
+
+    pub(in crate::proto) fn reached_indirectly(&self) -> Vec<NodeName> {
+        let peers = self.detector.reached_indirectly();
+        let peers = peers.filter_map(|id| self.members.live(id));
+        peers.map(|member| member.node.node_name().clone()).collect()
     }
 }

@@ -306,8 +306,8 @@ impl Protocol {
         }
     }
 
-    /// Somebody holds a live run dead: it hears of that with whatever it is sent, and refutes it, or
-    /// is found dead here too.
+    /// Somebody holds a live run dead: it hears of that with whatever it is sent, and refutes it,
+    /// or is found dead here too.
     fn dispute(&mut self, origin: Option<Origin>, id: NodeId, by: NodeId) {
         tracing::debug!(node = %id, by = %by, "disputed");
         #[cfg(feature = "sim")]

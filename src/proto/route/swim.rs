@@ -45,7 +45,7 @@ impl Protocol {
     }
 
     /// Begins a round with this peer.
-    pub(super) fn swim_probe(&mut self, target: NodeId) {
+    fn swim_probe(&mut self, target: NodeId) {
         self.counters.plain.probes += 1;
         let seq = self.detector.take_seq();
         let ask_at = self.now + self.health.scale(self.config.probe_timeout());

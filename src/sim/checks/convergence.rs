@@ -58,7 +58,7 @@ impl Convergence {
     /// happen one after another, each at its slowest:
     ///
     /// - `leave_timeout`: a goodbye under way ends.
-    /// - `probe * (2 dead + 4 + (H + 1)^2)`: the dead are noticed. The living one before a dead node
+    /// - `probe * (2 dead + 4 + (H + 1)^2)`: the dead are noticed. The living one before a dead one
     ///   on the ring probes it within two rounds, and a row of dead ones in one sweep, but for
     ///   datagrams that are lost; local health (at most H = 8) has to come down first.
     /// - `3 (H + 1) silence`: a verdict that no witness helps with.

@@ -192,6 +192,7 @@ impl Repair {
         let config = Config {
             probe_interval: Duration::from_secs(600),
             pull_interval: Duration::from_secs(3600),
+            pause_tolerance: Duration::from_secs(600),
             ..setup.config.clone()
         };
         let setup = Setup { config, ..setup.clone() };
