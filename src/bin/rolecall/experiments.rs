@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use documented::DocumentedFields;
 use rolecall::Config;
 use rolecall::sim::scenario::{
-    Anomaly, Changes, Churn, Crash, Join, Partition, Repair, Scenario, Setup, Spread, Steady,
-    Storm, Via,
+    Anomaly, Changes, Churn, Crash, Join, Partition, Pauses, Repair, Scenario, Setup, Spread,
+    Steady, Storm, Via,
 };
 
 use crate::args::Share;
@@ -75,6 +75,15 @@ Examples:
   rolecall sim sweep --over pause_tolerance=1s..4s anomaly --trials 2"
     )]
     Anomaly(Run<AnomalyArgs>),
+    /// Some nodes are paused at any moment, and nobody dies: who is declared down all the same
+    #[command(after_help = "\
+Makes 5 trials, fewer of more than 64 nodes. Each lasts --duration (300 s), and 5 s of calm.
+
+Examples:
+  rolecall sim pauses --nodes 128
+  rolecall sim pauses --pause 900ms --share 20% --loss 1%
+  rolecall sim sweep --over pause_tolerance=500ms,1s,2s pauses --nodes 32 --trials 1")]
+    Pauses(Run<PausesArgs>),
     /// The halves are cut off from each other, roles change, it heals: until all agree
     #[command(after_help = "\
 Makes 10 trials, fewer of more than 256 nodes. The halves are apart for --duration (60 s).
@@ -118,6 +127,7 @@ impl Experiments {
             Experiments::Join(run) => Box::new(run),
             Experiments::Storm(run) => Box::new(run),
             Experiments::Anomaly(run) => Box::new(run),
+            Experiments::Pauses(run) => Box::new(run),
             Experiments::Partition(run) => Box::new(run),
             Experiments::Churn(run) => Box::new(run),
             Experiments::Changes(run) => Box::new(run),
@@ -311,6 +321,37 @@ impl Experiment for AnomalyArgs {
 
     fn trials(&self, nodes: u32) -> u32 {
         scaled(10, 128, nodes)
+    }
+}
+
+/// Who pauses, and for how long.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PausesArgs {
+    /// How long each pause is
+    #[arg(long, value_name = "D", default_value = "1s", value_parser = humantime::parse_duration)]
+    pause: Duration,
+    /// Share of the nodes that is paused at any moment; at least one is
+    #[arg(long, value_name = "P", default_value = "5%")]
+    share: Share,
+}
+
+impl Experiment for PausesArgs {
+    type Scenario = Pauses;
+
+    const LASTS: bool = true;
+
+    fn scenario(&self, _: u32) -> Result<Pauses, String> {
+        let PausesArgs { pause, share } = *self;
+        // The shorter they are, the more of them fill the time.
+        if pause < Duration::from_millis(1) {
+            let pause = humantime::format_duration(pause);
+            return Err(format!("--pause {pause} is not allowed: it must be at least 1ms"));
+        }
+        Ok(Pauses { pause, share: share.0 })
+    }
+
+    fn trials(&self, nodes: u32) -> u32 {
+        scaled(5, 64, nodes)
     }
 }
 

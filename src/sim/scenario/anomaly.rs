@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::{Curve, Measured, Meter, SECOND, Scenario, Setup, ms, quantile, ratio, rounded};
+use super::{Curve, Measured, Meter, SECOND, Scenario, Setup, ms, quantile, rounded};
 use crate::event::{DownReason, Event};
 use crate::node::NodeId;
 use crate::sim::{Heard, HostId, Simulation};
@@ -222,11 +222,7 @@ impl Scenario for Anomaly {
                 Curve::of_moments(&format!("{label}all"), all(|trial| &trial.full), blocked),
             ];
         }
-        let mut moments = all(|trial| &trial.moments);
-        moments.sort_by(f64::total_cmp);
-        let each = ratio(1, trials.len());
-        let count = |(n, at): (usize, &f64)| (*at, ratio(n + 1, 1) * each);
-        let points = moments.iter().enumerate().map(count).collect();
-        vec![Curve { label: "false positives per trial".into(), points }]
+        let moments = all(|trial| &trial.moments);
+        vec![Curve::of_counts("false positives per trial", moments, trials.len())]
     }
 }

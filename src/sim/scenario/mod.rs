@@ -19,6 +19,7 @@ mod churn;
 mod crash;
 mod join;
 mod partition;
+mod pauses;
 mod repair;
 mod spread;
 mod steady;
@@ -43,6 +44,7 @@ pub use churn::{Churn, ChurnFigures, ChurnTrial};
 pub use crash::{Crash, CrashFigures};
 pub use join::{Join, JoinFigures};
 pub use partition::{Partition, PartitionFigures, PartitionTrial};
+pub use pauses::{Pauses, PausesFigures, PausesTrial};
 pub use repair::{Repair, RepairFigures, RepairTrial};
 pub use spread::{Spread, SpreadFigures, Via};
 pub use steady::{Steady, SteadyFigures};
@@ -159,6 +161,14 @@ impl Curve {
         let share = |(n, at): (usize, &f64)| (*at, ratio(n + 1, of));
         let points = std::iter::once((0.0, 0.0)).chain(moments.iter().enumerate().map(share));
         Curve { label: label.into(), points: points.collect() }
+    }
+
+    /// How much has happened up to each moment, on average of so many trials.
+    pub(super) fn of_counts(label: &str, mut moments: Vec<f64>, trials: usize) -> Curve {
+        moments.sort_by(f64::total_cmp);
+        let each = ratio(1, trials);
+        let count = |(n, at): (usize, &f64)| (*at, ratio(n + 1, 1) * each);
+        Curve { label: label.into(), points: moments.iter().enumerate().map(count).collect() }
     }
 }
 
@@ -289,6 +299,22 @@ pub(super) fn ratio(part: usize, of: usize) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub(super) fn per_node(total: u64, nodes: usize) -> f64 {
     if nodes == 0 { 0.0 } else { total as f64 / nodes as f64 }
+}
+
+/// How many a share of some nodes is: at least one, at most so many.
+pub(super) fn share_of(share: f64, nodes: usize, most: usize) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "shares of small counts"
+    )]
+    let count = (share * ratio(nodes, 1)).round() as usize;
+    count.clamp(1, most.max(1))
+}
+
+/// Suspicions that all running nodes have begun so far.
+pub(super) fn suspicions(sim: &Simulation) -> u64 {
+    sim.running().map(|(_, node)| node.stats().suspicions).sum()
 }
 
 /// The mean of some values; 0 of none.

@@ -4,10 +4,9 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::{Curve, Measured, Meter, SECOND, Scenario, Setup, mean, ms, per_node, rounded};
+use super::{Curve, Measured, Meter, SECOND, Scenario, Setup};
+use super::{mean, ms, per_node, rounded, suspicions};
 use crate::event::Event;
-use crate::proto::Protocol;
-use crate::sim::Simulation;
 
 /// Nothing happens for `duration` (60 s): what is sent, what is suspected, what it costs.
 #[derive(Clone, Copy, Debug)]
@@ -38,11 +37,6 @@ pub struct SteadyTrial {
     figures: SteadyFigures,
     /// Bytes that all nodes sent, second by second.
     bytes: Vec<u64>,
-}
-
-fn suspicions(sim: &Simulation) -> u64 {
-    let of = |node: &Protocol| node.stats().suspicions;
-    sim.running().map(|(_, node)| of(node)).sum()
 }
 
 impl Scenario for Steady {
