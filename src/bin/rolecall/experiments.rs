@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use documented::DocumentedFields;
 use rolecall::Config;
 use rolecall::sim::scenario::{
-    Anomaly, Changes, Churn, Crash, Join, Partition, Pauses, Repair, Scenario, Setup, Spread,
-    Steady, Storm, Via,
+    Anomaly, Changes, Churn, Crash, Join, LinkFault, Links, Partition, Pauses, Repair, Scenario,
+    Setup, Spread, Steady, Storm, Via,
 };
 
 use crate::args::Share;
@@ -84,6 +84,15 @@ Examples:
   rolecall sim pauses --pause 900ms --share 20% --loss 1%
   rolecall sim sweep --over pause_tolerance=500ms,1s,2s pauses --nodes 32 --trials 1")]
     Pauses(Run<PausesArgs>),
+    /// Some links are bad, one way, between some nodes or now and then: who is declared down
+    #[command(after_help = "\
+Makes 5 trials, fewer of more than 64 nodes. Each lasts --duration (300 s). The faults `flapping`
+and `lossy` are those of Rapid's experiments (ATC 2018, section 7).
+
+Examples:
+  rolecall sim links --fault flapping --nodes 128
+  rolecall sim links --fault apart --faulty 5% --duration 1m --json")]
+    Links(Run<LinksArgs>),
     /// The halves are cut off from each other, roles change, it heals: until all agree
     #[command(after_help = "\
 Makes 10 trials, fewer of more than 256 nodes. The halves are apart for --duration (60 s).
@@ -128,6 +137,7 @@ impl Experiments {
             Experiments::Storm(run) => Box::new(run),
             Experiments::Anomaly(run) => Box::new(run),
             Experiments::Pauses(run) => Box::new(run),
+            Experiments::Links(run) => Box::new(run),
             Experiments::Partition(run) => Box::new(run),
             Experiments::Churn(run) => Box::new(run),
             Experiments::Changes(run) => Box::new(run),
@@ -348,6 +358,31 @@ impl Experiment for PausesArgs {
             return Err(format!("--pause {pause} is not allowed: it must be at least 1ms"));
         }
         Ok(Pauses { pause, share: share.0 })
+    }
+
+    fn trials(&self, nodes: u32) -> u32 {
+        scaled(5, 64, nodes)
+    }
+}
+
+/// Whose links are bad, and how.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LinksArgs {
+    /// What is wrong
+    #[arg(long, value_enum, default_value = "deaf")]
+    fault: LinkFault,
+    /// Share of the nodes that have it; at least one has
+    #[arg(long, value_name = "P", default_value = "1%")]
+    faulty: Share,
+}
+
+impl Experiment for LinksArgs {
+    type Scenario = Links;
+
+    const LASTS: bool = true;
+
+    fn scenario(&self, _: u32) -> Result<Links, String> {
+        Ok(Links { fault: self.fault, faulty: self.faulty.0 })
     }
 
     fn trials(&self, nodes: u32) -> u32 {
