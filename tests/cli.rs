@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 const COMMON: [&str; 7] = ["scenario", "nodes", "trials", "seed", "loss", "wall_s", "virtual_s"];
 
 /// The keys of each scenario, as they are promised to programs that read them.
-const SCENARIOS: [(&str, &[&str]); 11] = [
+const SCENARIOS: [(&str, &[&str]); 17] = [
     (
         "steady",
         &[
@@ -24,10 +24,8 @@ const SCENARIOS: [(&str, &[&str]); 11] = [
         ],
     ),
     ("spread", &["p50_ms", "p99_ms", "max_ms", "missed", "bytes_per_node", "datagrams_per_node"]),
-    (
-        "crash",
-        &["first_p50_ms", "first_p99_ms", "all_p50_ms", "all_p99_ms", "all_max_ms", "false_downs"],
-    ),
+    ("crash", &CRASH),
+    ("crash --victims 3 --adjacent", &CRASH),
     (
         "join",
         &[
@@ -40,6 +38,14 @@ const SCENARIOS: [(&str, &[&str]); 11] = [
     ),
     ("storm", &["all_converged_ms", "p99_converged_ms", "bytes_per_node"]),
     ("anomaly --concurrent 2", &["fp", "fp_healthy", "messages", "bytes"]),
+    ("pauses --duration 20s", &["pauses", "false_downs", "suspicions", "bytes_per_node_s"]),
+    ("links --duration 20s", &LINKS),
+    ("links --duration 20s --fault mute --faulty 20%", &LINKS),
+    ("links --duration 45s --fault flapping", &LINKS),
+    (
+        "links --duration 20s --fault apart --faulty 30%",
+        &["healthy_downs", "reached_indirectly", "suspicions", "bytes_per_node_s"],
+    ),
     ("partition --duration 5s", &["agreed_ms", "lost_updates"]),
     ("churn --duration 10s", &["lost_updates", "false_downs", "max_disagreement_ms"]),
     (
@@ -75,6 +81,27 @@ const SCENARIOS: [(&str, &[&str]); 11] = [
         ],
     ),
     ("spread --dead 20% --via gossip", &["p50_ms", "missed", "bytes_per_node"]),
+];
+
+const CRASH: [&str; 8] = [
+    "first_p50_ms",
+    "first_p99_ms",
+    "all_p50_ms",
+    "all_p99_ms",
+    "all_max_ms",
+    "batches_p50",
+    "batches_max",
+    "false_downs",
+];
+
+const LINKS: [&str; 7] = [
+    "healthy_downs",
+    "healthy_downs_at_faulty",
+    "faulty_down_p50_ms",
+    "faulty_downs_max",
+    "faulty_downs_p50",
+    "suspicions",
+    "bytes_per_node_s",
 ];
 
 /// What `anomaly --threshold` has beside that.
@@ -258,6 +285,25 @@ fn arguments_reach_the_cluster() {
     assert_ne!(of_the_seed(gossip("gossip --set gossip_fanout=8")), three);
     let dead = json("sim spread --nodes 20 --trials 2 --dead 30% --json");
     assert_eq!((&dead["missed"], dead["p50_ms"].is_number()), (&0.into(), true), "{dead:?}");
+    // Six that lie in a row are found in another order than six drawn at random.
+    let victims = |how: &str| {
+        let line = format!("sim crash --nodes 24 --trials 2 --victims 6 --json {how}");
+        of_the_seed(json(&line))
+    };
+    assert_ne!(victims("--adjacent"), victims(""));
+    // Twice as many pauses of half the length, and of twice as many nodes.
+    let pauses = |how: &str| {
+        let line = format!("sim pauses --nodes 20 --trials 1 --duration 20s --json {how}");
+        json(&line)["pauses"].as_u64().expect("a number")
+    };
+    let usual = pauses("");
+    assert!((19..=21).contains(&usual), "{usual}");
+    for twice in ["--pause 500ms", "--share 10%"].map(pauses) {
+        assert!((38..=42).contains(&twice), "{twice}");
+    }
+    let lossy = json("sim links --fault lossy --nodes 6 --trials 1 --duration 20s --json");
+    assert_eq!(lossy["virtual_s"], 30.0);
+    assert!(!lossy.contains_key("reached_indirectly"), "{lossy:?}");
     // In per cent it is the same.
     assert_eq!(json("sim storm --nodes 4 --loss 2.5% --json")["loss"], 0.025);
 }
@@ -294,7 +340,7 @@ fn the_configuration_is_explained_and_reads_back() {
 
 #[test]
 fn bad_arguments_are_named() {
-    let bad: [(&str, &[&str]); 33] = [
+    let bad: [(&str, &[&str]); 37] = [
         ("sim nope", &["nope"]),
         ("sim steady --nodes 0", &["--nodes", "0", "2..="]),
         ("sim steady --nodes 1", &["--nodes", "1", "2..="]),
@@ -321,6 +367,10 @@ fn bad_arguments_are_named() {
         ("sim anomaly --threshold --interval 1s", &["--threshold", "--interval"]),
         ("sim spread --dead 2", &["--dead", "2", "0 to 1"]),
         ("sim spread --via pigeon", &["--via", "pigeon", "fast-path, gossip, piggyback"]),
+        ("sim crash --nodes 8 --victims 8 --adjacent", &["--victims 8", "1 to 7", "--nodes"]),
+        ("sim pauses --pause 1us", &["--pause 1us", "1ms"]),
+        ("sim pauses --share 2", &["--share", "2", "0 to 1"]),
+        ("sim links --fault dumb", &["--fault", "dumb", "deaf, mute, apart, lossy, flapping"]),
         ("sim changes --rate 0", &["--rate", "0"]),
         ("sim repair --differences 0", &["--differences", "0"]),
         ("sim repair --nodes 2", &["--nodes 2", "at least 3"]),
@@ -398,7 +448,7 @@ fn a_sweep_has_a_row_and_a_line_for_each_value() {
     assert_eq!(of_the_seed(report), of_the_seed(alone));
 
     let more = "--over gossip_fanout=2..3";
-    for line in ["changes --duration 1s", "repair --trials 2"] {
+    for line in ["changes --duration 1s", "repair --trials 2", "links --duration 5s"] {
         let all = json(&format!("sim sweep {more} {line} --nodes 6 --json"));
         assert_eq!(all["reports"].as_array().map(Vec::len), Some(2), "{line}");
     }
@@ -409,8 +459,19 @@ fn a_sweep_has_a_row_and_a_line_for_each_value() {
 
 #[test]
 fn help_has_examples() {
-    let own = ["sweep", "spread", "changes", "repair", "anomaly", "swarm", "lifeguard"]
-        .map(|it| format!("sim {it}"));
+    let own = [
+        "sweep",
+        "spread",
+        "crash",
+        "pauses",
+        "links",
+        "changes",
+        "repair",
+        "anomaly",
+        "swarm",
+        "lifeguard",
+    ];
+    let own = own.map(|it| format!("sim {it}"));
     for line in own.iter().map(String::as_str).chain(["", "sim", "config"]) {
         let text = stdout(&format!("{line} --help"));
         assert!(text.contains("Usage: rolecall"), "{text}");
