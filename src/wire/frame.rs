@@ -204,8 +204,8 @@ pub struct Nack {
 }
 
 /// Asks a member to probe another one at the address known to it: to be a witness. It answers with
-/// a [`Nack`] at once, with an [`Ack`] when the other answers it, and with [`Saw`] when that has not
-/// happened for the whole pause tolerance.
+/// a [`Nack`] at once, with an [`Ack`] when the other answers it, and with [`Saw`] when that has
+/// not happened for the whole pause tolerance.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PingReq {
     /// Repeated in the answer.
