@@ -184,7 +184,6 @@ fn links_that_lose_most_of_what_goes_one_way_do_not_make_a_node_flap() {
 
 /// Seven and a half times, for 20 s each.
 #[test]
-#[ignore = "a node's probation ends 30 s after its last new suspicion, though its links still fail"]
 fn links_that_come_and_go_do_not_make_a_node_flap() {
     for nodes in [8, 24, 64] {
         let figures = links(LinkFault::Flapping, nodes, 300 * SECOND);

@@ -38,6 +38,10 @@ use super::timer::Deadlines;
 /// Probes under way at one time; whoever else is doubted has to wait.
 pub(super) const MAX_PROBES: usize = 1024;
 
+/// Those of them that this node wants to know of itself. One that is cut off is silent to itself,
+/// not to the others.
+const MAX_OWN: usize = 32;
+
 /// Members that may wait for the outcome of one probe; further ones ask in vain.
 pub(super) const MAX_ASKERS: usize = 16;
 
@@ -51,6 +55,9 @@ const PINGS: usize = 4;
 /// While silence lasts, a peer is pinged so often within the pause tolerance. One that hears a
 /// fifth of all datagrams is heard of for certain then, by somebody.
 const PINGS_IN_SILENCE: u32 = 8;
+
+/// After that it is pinged so many times less often, until there is a verdict.
+const AFTER_SILENCE: u32 = 4;
 
 /// Peers that are followed at one time.
 const MAX_FOLLOWED: usize = 64;
@@ -230,6 +237,9 @@ impl Detector {
     /// This node wants to know whether a peer is there: the number of the ping to send, unless one
     /// is under way.
     pub(super) fn begin(&mut self, now: Instant, target: NodeId, wait: Duration) -> Option<u16> {
+        if self.probes.values().filter(|probe| probe.own).count() >= MAX_OWN {
+            return None;
+        }
         if let Some(probe) = self.probes.get_mut(&target) {
             if !probe.own {
                 probe.own = true;
@@ -405,6 +415,7 @@ impl Detector {
             return;
         }
         let sent = probe.pings.len();
+        let pause = if probe.saw.is_some() { pause * AFTER_SILENCE } else { pause };
         let next = if sent < PINGS { (wait * (1 << (sent / 2))).min(pause) } else { pause };
         probe.due = now + next;
         if probe.saw.is_none() && silent_at > now {
@@ -651,8 +662,10 @@ mod tests {
             let watched = detector.watch(at(0), id(1), WAIT, ((id(100 + n), 1), Duration::ZERO));
             assert_eq!(watched == Watched::Refused, n >= MAX_ASKERS as u64, "{n}");
         }
-        for n in 1..=MAX_PROBES as u64 + 5 {
-            let _ = detector.begin(at(0), id(n), WAIT);
+        let own = (2..100).filter(|n| detector.begin(at(0), id(*n), WAIT).is_some());
+        assert_eq!(own.count(), MAX_OWN);
+        for n in 100..MAX_PROBES as u64 + 100 {
+            let _ = detector.watch(at(0), id(n), WAIT, ((id(1), 1), Duration::ZERO));
         }
         assert_eq!(detector.probes.len(), MAX_PROBES);
         assert_eq!(

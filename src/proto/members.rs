@@ -94,6 +94,8 @@ struct Grave {
     by: Option<NodeId>,
     /// What those saw who decided that it had failed.
     witnesses: Arc<[(NodeId, Sight)]>,
+    /// Whether only this node holds it dead, and nobody else is to hear of it.
+    private: bool,
 }
 
 /// What is known of a run by those who have known it for long.
@@ -316,7 +318,8 @@ impl Members {
             }
         }
         if !to.is_live() {
-            self.graves.insert(id, Grave { died: now, by, witnesses: Arc::default() });
+            self.graves
+                .insert(id, Grave { died: now, by, witnesses: Arc::default(), private: false });
             self.dead.insert((now, id));
         }
         Claimed::Changed { from, to }
@@ -327,6 +330,43 @@ impl Members {
         if let Some(grave) = self.graves.get_mut(&id) {
             grave.witnesses = witnesses;
         }
+    }
+
+    /// A death is this node's own view.
+    pub(super) fn keep_to_itself(&mut self, id: NodeId) {
+        if let Some(grave) = self.graves.get_mut(&id) {
+            grave.private = true;
+        }
+    }
+
+    /// A death that was this node's own view is that of others too.
+    pub(super) fn publish_death(
+        &mut self,
+        id: NodeId,
+        by: Option<NodeId>,
+        witnesses: Arc<[(NodeId, Sight)]>,
+    ) {
+        if let Some(grave) = self.graves.get_mut(&id) {
+            (grave.by, grave.witnesses, grave.private) = (by, witnesses, false);
+        }
+    }
+
+    /// Whether only this node holds a run dead.
+    pub(super) fn is_private_death(&self, id: NodeId) -> bool {
+        self.graves.get(&id).is_some_and(|grave| grave.private)
+    }
+
+    /// A run that only this node held dead lives, at the incarnation that it had.
+    pub(super) fn revive(&mut self, id: NodeId) -> bool {
+        if !self.is_private_death(id) {
+            return false;
+        }
+        if let Some(grave) = self.graves.remove(&id) {
+            self.dead.remove(&(grave.died, id));
+        }
+        self.table.get_mut(id).expect("the dead are in the table").state = State::Alive;
+        self.enlist(id);
+        true
     }
 
     /// What was seen of a dead run.

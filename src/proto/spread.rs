@@ -206,19 +206,14 @@ impl<C: Clone> Hops<C> {
         self.retries.set(seq, now + (wait * (1 << doublings)).min(ceiling));
     }
 
-    /// Somebody acknowledged a hop that was waited for: how long that took, unless it was repeated
-    /// and nobody knows what was acknowledged (Karn's rule).
-    pub(super) fn handle_ack(
-        &mut self,
-        now: Instant,
-        from: NodeId,
-        seq: u16,
-    ) -> Option<Option<Duration>> {
+    /// Somebody acknowledged a hop: how long that took, if it was waited for, and was not repeated so
+    /// that nobody knows what was acknowledged (Karn's rule).
+    pub(super) fn handle_ack(&mut self, now: Instant, from: NodeId, seq: u16) -> Option<Duration> {
         let hop = self.open.get(&seq).filter(|hop| hop.tried.contains(&from))?;
         let took = (hop.tried.len() == 1).then(|| now - hop.sent);
         self.open.remove(&seq);
         self.retries.clear(seq);
-        Some(took)
+        took
     }
 
     /// Hops whose acknowledgement is overdue; each is [reopened](Hops::reopen), or
@@ -386,8 +381,11 @@ mod tests {
         hops.reopen(now, (WAIT, CEILING), 5, id(2));
         assert_eq!(hops.handle_ack(now, id(3), 5), None);
         assert_eq!(hops.handle_ack(now, id(1), 6), None);
-        assert_eq!(hops.handle_ack(now, id(1), 5), Some(None), "it was repeated");
-        assert_eq!(hops.handle_ack(now, id(2), 5), None);
+        assert_eq!(hops.len(), 1);
+        assert_eq!(hops.handle_ack(now, id(1), 5), None, "it was repeated");
+        assert_eq!(hops.len(), 0);
+        assert!(hops.open((now, WAIT), 7, (Part::ALL, id(1)), ()));
+        assert_eq!(hops.handle_ack(now + WAIT, id(1), 7), Some(WAIT));
     }
 
     #[test]

@@ -121,8 +121,11 @@ pub(super) struct Question {
 pub(super) struct Due {
     pub(super) questions: Vec<Question>,
     pub(super) verdicts: Vec<Verdict>,
-    /// Suspects of whom no witness says anything: this node seems to be the one that is cut off.
+    /// Suspects of whom it has turned out now that no witness says anything: this node seems to be
+    /// the one that is cut off.
     pub(super) unheard: u32,
+    /// Whether there is any such suspect.
+    pub(super) is_cut_off: bool,
 }
 
 /// How long to wait for what.
@@ -134,6 +137,8 @@ pub(super) struct Waits {
     pub(super) tolerance: Duration,
     /// The same, stretched by how much this node doubts itself.
     pub(super) doubtful: Duration,
+    /// How long a verdict waits for others at most.
+    pub(super) company: Duration,
 }
 
 /// All suspicions that this node holds.
@@ -142,6 +147,9 @@ pub(super) struct Suspicions {
     by_target: BTreeMap<NodeId, Suspicion>,
     by_seq: BTreeMap<u16, NodeId>,
     deadlines: Deadlines<NodeId>,
+    /// Verdicts that wait for others to go with them, and until when.
+    decided: Vec<Verdict>,
+    declare_at: Option<Instant>,
 }
 
 impl Suspicions {
@@ -223,6 +231,15 @@ impl Suspicions {
 
     /// Ends a suspicion, whatever it came to.
     pub(super) fn remove(&mut self, target: NodeId) -> bool {
+        self.decided.retain(|verdict| verdict.target != target);
+        let removed = self.close(target);
+        if self.by_target.is_empty() && !self.decided.is_empty() {
+            self.declare_at = Some(Instant::ORIGIN);
+        }
+        removed
+    }
+
+    fn close(&mut self, target: NodeId) -> bool {
         self.deadlines.clear(target);
         let removed = self.by_target.remove(&target);
         removed.as_ref().is_some_and(|it| self.by_seq.remove(&it.seq).is_some())
@@ -234,18 +251,31 @@ impl Suspicions {
         for target in self.deadlines.due(now) {
             let suspicion = self.by_target.get_mut(&target).expect("it has a deadline");
             suspicion.pursue(now, target, waits, &mut due.questions);
-            if suspicion.is_unheard() && !std::mem::replace(&mut suspicion.unheard, true) {
-                due.unheard += 1;
+            if suspicion.is_unheard() {
+                due.is_cut_off = true;
+                due.unheard += u32::from(!std::mem::replace(&mut suspicion.unheard, true));
             }
             if let Some(verdict) = suspicion.verdict(now, target, waits) {
-                self.remove(target);
-                due.verdicts.push(verdict);
+                self.close(target);
+                self.decided.push(verdict);
+                self.declare_at.get_or_insert(now + waits.company);
             } else {
                 let next = suspicion.next_due(now, waits);
                 self.deadlines.set(target, next);
             }
         }
+        due.verdicts = self.take_decided(now);
         due
+    }
+
+    /// Those who die together, a rack or a switch, are found one after the other: a verdict waits a
+    /// moment for suspicions that are still open.
+    fn take_decided(&mut self, now: Instant) -> Vec<Verdict> {
+        if self.by_target.is_empty() || self.declare_at.is_some_and(|at| at <= now) {
+            self.declare_at = None;
+            return std::mem::take(&mut self.decided);
+        }
+        Vec::new()
     }
 
     /// Whether a number is that of requests to witnesses.
@@ -267,7 +297,7 @@ impl Suspicions {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.next()
+        self.deadlines.next().into_iter().chain(self.declare_at).min()
     }
 
     /// What must always hold.
@@ -357,6 +387,7 @@ mod tests {
         answer: Duration::from_millis(10),
         tolerance: Duration::from_secs(1),
         doubtful: Duration::from_secs(1),
+        company: Duration::from_millis(250),
     };
     const SUSPECT: u64 = 1;
     const SEQ: u16 = 77;
@@ -415,6 +446,40 @@ mod tests {
         assert_eq!(verdict.witnesses, [11, 12, 13].map(|n| (id(n), Sight::Silence)));
         assert_eq!((all.len(), all.next_deadline()), (0, None));
         all.check();
+    }
+
+    #[test]
+    fn a_verdict_waits_a_moment_for_suspicions_that_are_still_open() {
+        let mut all = suspicions(1);
+        let other = (id(2), Incarnation(0));
+        assert!(all.begin(at(100), other, SEQ + 1, (1, vec![id(11)]), WAITS));
+        let _ = all.due(at(100), WAITS);
+        all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
+        all.handle_saw(at(1000), id(11), SEQ, Sight::Silence);
+        assert!(all.due(at(1000), WAITS).verdicts.is_empty());
+        assert!(!all.contains(id(SUSPECT)));
+        all.saw_itself(at(1100), id(2), Sight::Silence);
+        all.handle_saw(at(1100), id(11), SEQ + 1, Sight::Silence);
+        assert_eq!(all.due(at(1100), WAITS).verdicts.len(), 2);
+        assert_eq!(all.next_deadline(), None);
+        // Nor is it passed when the suspect is heard meanwhile.
+        let mut all = suspicions(1);
+        assert!(all.begin(at(100), other, SEQ + 1, (1, vec![id(11)]), WAITS));
+        let _ = all.due(at(100), WAITS);
+        all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
+        all.handle_saw(at(1000), id(11), SEQ, Sight::Silence);
+        assert!(all.due(at(1000), WAITS).verdicts.is_empty());
+        all.remove(id(SUSPECT));
+        all.remove(id(2));
+        assert_eq!(run(&mut all, at(9000)).0, None);
+        // Not for ever.
+        let mut all = suspicions(1);
+        assert!(all.begin(at(100), other, SEQ + 1, (1, vec![id(11)]), WAITS));
+        let _ = all.due(at(100), WAITS);
+        all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
+        all.handle_saw(at(1000), id(11), SEQ, Sight::Silence);
+        let (moment, verdict) = run(&mut all, at(2000)).0.unwrap();
+        assert_eq!((moment, verdict.target), (at(1250), id(SUSPECT)));
     }
 
     #[test]

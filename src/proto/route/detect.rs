@@ -18,6 +18,13 @@ use crate::time::Instant;
 use crate::wire::frame::{Ack, Incarnation, Nack, Ping, PingReq, Probe, Saw};
 use crate::wire::{Domain, stable_hash};
 
+/// A verdict waits for others for this share of the probe interval at most.
+const COMPANY_SHARE: u32 = 4;
+
+/// Neighbours on the ring that are probed as soon as one is suspected: with two, a row of dead ones
+/// is found in as many steps as its length has bits.
+const SWEEP: usize = 2;
+
 /// The shortest wait for an answer to a ping, as a share of the silence that counts.
 const PING_SHARE: u32 = 64;
 
@@ -117,8 +124,11 @@ impl Protocol {
             Step::Ping { target, seq } => self.send_to(target, Ping { seq }),
             Step::Suspect { target } => {
                 self.suspect(target);
-                if let Some(next) = self.detector.next_on_ring(self.members.peers(), self.local) {
-                    self.look_at(next, false);
+                for _ in 0..SWEEP {
+                    let peers = self.members.peers();
+                    if let Some(next) = self.detector.next_on_ring(peers, self.local) {
+                        self.look_at(next, false);
+                    }
                 }
             }
             Step::Silent { target, saw, own, askers } => {
@@ -157,6 +167,7 @@ impl Protocol {
             answer: self.round_trips.wait(self.config.probe_timeout()),
             tolerance,
             doubtful: self.health.scale(tolerance),
+            company: self.config.probe_interval / COMPANY_SHARE,
         }
     }
 
@@ -196,6 +207,8 @@ impl Protocol {
         }
         for _ in 0..due.unheard {
             self.health.saw(Sign::Unheard);
+        }
+        if due.is_cut_off {
             self.standing.trouble(self.now, self.config.probe_interval);
         }
         for verdict in due.verdicts {
@@ -225,8 +238,22 @@ impl Protocol {
             self.members.apply_claim(self.now, target, claim.about(), claim.by)
         {
             self.members.testify(target, claim.witnesses);
+            if !known {
+                self.members.keep_to_itself(target);
+            }
             let origin = (!known).then(|| self.origin_of_secrets());
             self.state_changed(origin, (target, self.local), (from, to));
+        }
+    }
+
+    /// A run that only this node holds dead says something. If it answers, it is back: nobody else
+    /// has heard that it was gone, so it need not be told, nor refute anything.
+    pub(super) fn hear_the_private_dead(&mut self, id: NodeId, answers: bool) {
+        if !answers {
+            self.knock(id);
+        } else if self.members.revive(id) {
+            let origin = self.origin_of_secrets();
+            self.state_changed(Some(origin), (id, id), (State::Failed, State::Alive));
         }
     }
 

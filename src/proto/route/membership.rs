@@ -241,6 +241,13 @@ impl Protocol {
                     self.swim_accuse(Some(origin), (id, claim.incarnation), by);
                 }
             }
+            (State::Failed, State::Failed) if self.members.is_private_death(id) => {
+                // Others have found the same, and say so to everybody.
+                let others = claim.witnesses.iter().filter(|(it, _)| Some(*it) != claim.by);
+                if others.count() >= credible(self.members.peers().len()) {
+                    self.members.publish_death(id, claim.by, claim.witnesses.clone());
+                }
+            }
             (held, State::Alive) if !held.is_live() && origin.pulled.is_some() => {
                 if held == State::Failed {
                     self.knock(id);

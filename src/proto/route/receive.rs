@@ -66,6 +66,10 @@ impl Protocol {
             }
             return;
         }
+        if self.members.is_private_death(header.from) {
+            let answers = frames.iter().any(|frame| matches!(frame, Frame::Ack(_)));
+            self.hear_the_private_dead(header.from, answers);
+        }
         let member = self.members.live(header.from).is_some();
         if member {
             self.members.heard(self.now, header.from);
@@ -211,7 +215,7 @@ impl Protocol {
     fn receive_ack(&mut self, origin: Origin, ack: Ack) {
         self.answer_came(origin.id, ack.seq);
         // An acknowledged hop is somebody else's to see through.
-        if let Some(Some(took)) = self.hops.handle_ack(self.now, origin.id, ack.seq) {
+        if let Some(took) = self.hops.handle_ack(self.now, origin.id, ack.seq) {
             self.round_trips.measured(origin.id, took);
         }
         self.clash_answered(origin.id, ack.seq);

@@ -215,7 +215,7 @@ fn is_page(payload: &[u8]) -> bool {
 
 /// What is claimed of a run, as a frame about it.
 fn claim_frame(members: &Members, local: NodeId, id: NodeId) -> Option<Frame> {
-    let member = members.find(id)?;
+    let member = members.find(id).filter(|_| !members.is_private_death(id))?;
     let incarnation = member.incarnation;
     let by = members.killer(id).unwrap_or(id);
     Some(match member.state {
