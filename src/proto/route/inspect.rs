@@ -61,6 +61,8 @@ pub struct Sighting {
     pub version: u32,
     /// Whether the user has been told of it.
     pub announced: bool,
+    /// Whether this node alone holds it dead, and has told nobody.
+    pub private: bool,
 }
 
 /// All that a node knows of the living, in short: two nodes in the same scopes that know the same
@@ -92,12 +94,30 @@ pub struct Queue {
 impl Protocol {
     /// What this node knows of every run, itself among them, by id.
     pub fn sightings(&self) -> impl Iterator<Item = Sighting> {
-        self.members.range(NodeId::MIN, NodeId::MAX).map(sighting)
+        self.members.range(NodeId::MIN, NodeId::MAX).map(|member| self.seen(member))
     }
 
     /// What this node knows of a run.
     pub fn sighting(&self, id: NodeId) -> Option<Sighting> {
-        self.members.find(id).map(sighting)
+        self.members.find(id).map(|member| self.seen(member))
+    }
+
+    fn seen(&self, member: &Member) -> Sighting {
+        Sighting {
+            id: member.node.id(),
+            state: match member.state {
+                State::Alive => RunState::Alive,
+                State::Suspect => RunState::Suspect,
+                State::Failed => RunState::Failed,
+                State::Left => RunState::Left,
+                State::Replaced => RunState::Replaced,
+            },
+            incarnation: member.incarnation,
+            boot: member.boot.0,
+            version: member.version,
+            announced: member.announced,
+            private: self.members.is_private_death(member.node.id()),
+        }
     }
 
     /// The scopes that a run is in, as far as this node knows.
@@ -156,22 +176,5 @@ impl Protocol {
             queue("suspects", self.suspicions.len(), self.members.peers().len()),
             queue("scopes", self.roles.count(), MAX_SCOPES_PER_NODE),
         ]
-    }
-}
-
-fn sighting(member: &Member) -> Sighting {
-    Sighting {
-        id: member.node.id(),
-        state: match member.state {
-            State::Alive => RunState::Alive,
-            State::Suspect => RunState::Suspect,
-            State::Failed => RunState::Failed,
-            State::Left => RunState::Left,
-            State::Replaced => RunState::Replaced,
-        },
-        incarnation: member.incarnation,
-        boot: member.boot.0,
-        version: member.version,
-        announced: member.announced,
     }
 }

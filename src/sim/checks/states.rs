@@ -53,8 +53,8 @@ impl Incarnations {
     }
 }
 
-/// Who is held failed is live again only at a higher incarnation; who has left or was replaced
-/// never is, while it is remembered.
+/// Who is held failed is live again only at a higher incarnation, unless nobody else was told; who
+/// has left or was replaced never is, while it is remembered.
 #[derive(Debug, Default)]
 pub struct Risen {
     rises: u64,
@@ -76,7 +76,8 @@ impl Risen {
         if before.state.is_live() || !now.state.is_live() {
             return Ok(());
         }
-        if before.state.is_final() || now.incarnation <= before.incarnation {
+        let risen = now.incarnation > before.incarnation || before.private;
+        if before.state.is_final() || !risen || now.incarnation < before.incarnation {
             return Err(format!("{before:?}, then {now:?}"));
         }
         self.rises += 1;
@@ -117,6 +118,7 @@ impl Transitions {
             (Left | Replaced, _) => false,
             // A refutation may have come just before, in the same turn.
             (_, Left | Replaced) | (Alive, Suspect | Failed) | (Suspect, Failed) => later || same,
+            (Failed, _) if before.private => later || same,
             (Alive | Suspect | Failed, _) => later,
         };
         self.seen += u64::from(before.state != now.state);
@@ -177,6 +179,7 @@ mod tests {
             boot: 5,
             version: 2,
             announced: true,
+            private: false,
         }
     }
 
@@ -202,6 +205,9 @@ mod tests {
         checker.see(&seen(Failed, 1), &seen(Suspect, 2)).unwrap();
         checker.see(&seen(Suspect, 1), &seen(Failed, 1)).unwrap();
         assert_eq!(checker.exercised(), 2);
+        let private = Sighting { private: true, ..seen(Failed, 1) };
+        checker.see(&private, &seen(Alive, 1)).unwrap();
+        checker.see(&private, &seen(Alive, 0)).unwrap_err();
         checker.see(&seen(Failed, 1), &seen(Alive, 1)).unwrap_err();
         checker.see(&seen(Failed, 1), &seen(Suspect, 1)).unwrap_err();
         checker.see(&seen(Left, 1), &seen(Alive, 9)).unwrap_err();
