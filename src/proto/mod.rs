@@ -4,7 +4,8 @@
 //! other and return what is to be done; the files under `route/` carry it from one to the next.
 //! Read them as a datagram travels: `route/receive` takes it apart, `route/membership`,
 //! `route/joining`, `route/scopes` and `route/repair` do what its frames ask, `route/send` puts the
-//! answers together; `route/timeouts` is what time asks, `route/commands` what the user asks.
+//! answers together; `route/timeouts` is what time asks, `route/commands` what the user asks,
+//! `route/detect` whether others are there.
 
 mod clash;
 mod deaths;
@@ -310,8 +311,9 @@ pub struct Protocol {
     unsettled: bool,
     /// When news were last sent on the fast path.
     last_launch: Option<Instant>,
-    /// When a member was last heard.
+    /// When a member was last heard, and when a ping of this node was last answered.
     last_heard: Instant,
+    last_answered: Instant,
 
     frames: Vec<Frame>,
     events: VecDeque<Event>,
@@ -400,6 +402,7 @@ impl Protocol {
             unsettled: false,
             last_launch: None,
             last_heard: now,
+            last_answered: now,
             frames: Vec::new(),
             events: VecDeque::new(),
             outcomes: VecDeque::new(),
@@ -552,32 +555,6 @@ impl Protocol {
             pull_sessions: self.pulls.len(),
             send_queue: self.outgoing.len(),
             ..self.counters.stats()
-        }
-    }
-
-    /// Checks every invariant that can be checked from outside of a turn: for tests and fuzzing.
-    ///
-    /// # Panics
-    /// When one is broken.
-    #[cfg(any(test, debug_assertions, feature = "sim"))]
-    pub fn check(&self) {
-        self.members.check();
-        self.roles.check();
-        self.suspicions.check();
-        #[cfg(feature = "sim")]
-        self.swim.accusations.check();
-        for id in self.detector.targets().chain(self.suspicions.targets()) {
-            assert!(self.members.live(id).is_some(), "only live peers are probed");
-        }
-        for (scope, table) in self.roles.scopes() {
-            let members = self.members.peers().iter();
-            let in_scope =
-                |id: &&NodeId| self.members.live(**id).is_some_and(|member| member.is_in(scope));
-            let listed: Vec<_> = members.filter(in_scope).copied().collect();
-            assert_eq!(listed, table.peers(), "a scope lists the live members that say so");
-        }
-        for id in self.announcing.keys() {
-            assert!(self.members.live(id).is_some_and(|member| !member.announced));
         }
     }
 

@@ -21,6 +21,9 @@ use crate::wire::{Domain, stable_hash};
 /// A verdict waits for others for this share of the probe interval at most.
 const COMPANY_SHARE: u32 = 4;
 
+/// A node whose pings nobody has answered for so many probe intervals is cut off.
+const UNANSWERED: u32 = 3;
+
 /// Neighbours on the ring that are probed as soon as one is suspected: with two, a row of dead ones
 /// is found in as many steps as its length has bits.
 const SWEEP: usize = 2;
@@ -208,7 +211,9 @@ impl Protocol {
         for _ in 0..due.unheard {
             self.health.saw(Sign::Unheard);
         }
-        if due.is_cut_off {
+        // Whoever is held dead has no witnesses, but still gets answers from those whom it pings.
+        let answered = self.now - self.last_answered < self.config.probe_interval * UNANSWERED;
+        if due.is_cut_off && !answered {
             self.standing.trouble(self.now, self.config.probe_interval);
         }
         for verdict in due.verdicts {
@@ -271,6 +276,7 @@ impl Protocol {
         }
         if let Some(answered) = self.detector.handle_ack(self.now, from, seq) {
             let Answered { round_trip, own, askers } = answered;
+            self.last_answered = self.now;
             self.round_trips.measured(from, round_trip);
             self.members.heard(self.now, from);
             for (asker, seq) in askers {

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "sim")]
 mod blocked;
+#[cfg(any(test, debug_assertions, feature = "sim"))]
+mod check;
 mod commands;
 #[cfg(feature = "sim")]
 mod converged;
