@@ -254,8 +254,13 @@ impl Protocol {
     /// A run that only this node holds dead says something. If it answers, it is back: nobody else
     /// has heard that it was gone, so it need not be told, nor refute anything.
     pub(super) fn hear_the_private_dead(&mut self, id: NodeId, answers: bool) {
+        let Some(member) = self.members.find(id) else { return };
+        // As if it had refuted the death: the rule of names is the same.
+        let alive = (State::Alive, member.incarnation.next());
         if !answers {
             self.knock(id);
+        } else if self.name_stands_against(id, alive) {
+            // Another run has its name by now.
         } else if self.members.revive(id) {
             let origin = self.origin_of_secrets();
             self.state_changed(Some(origin), (id, id), (State::Failed, State::Alive));
@@ -317,9 +322,11 @@ impl Protocol {
             return;
         }
         if self.members.live(target).is_none() {
-            // That is known already.
+            // That is known already, to all or to this node alone.
             if let Some(frame) = self.claim_frame(target) {
                 self.send(origin.addr, Some(origin.id), frame);
+            } else if let Some((_, saw)) = self.members.testimony(target).first() {
+                self.send_to(origin.id, Saw { seq, saw: *saw });
             }
             return;
         }
