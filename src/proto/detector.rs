@@ -48,8 +48,9 @@ pub(super) const MAX_ASKERS: usize = 16;
 /// Each so manieth round goes to somebody at random.
 const RANDOM_EVERY: u32 = 8;
 
-/// Pings in vain until witnesses are asked. By simulation: with 3, a fifth of all datagrams lost
-/// costs a third more traffic; with 5, nothing is gained and a death is found later.
+/// Pings in vain until witnesses are asked. By simulation: where a fifth of all datagrams is lost, a
+/// node sends 125, 94 and 84 bytes a second with 3, 4 and 5, and suspects somebody in vain every 19,
+/// 55 and 154 s; a row of dead neighbours is found the later the more there are.
 const PINGS: usize = 4;
 
 /// While silence lasts, a peer is pinged so often within the pause tolerance. One that hears a

@@ -314,6 +314,8 @@ pub struct Protocol {
     /// When a member was last heard, and when a ping of this node was last answered.
     last_heard: Instant,
     last_answered: Instant,
+    /// When this node last began a suspicion.
+    last_suspected: Option<Instant>,
 
     frames: Vec<Frame>,
     events: VecDeque<Event>,
@@ -403,6 +405,7 @@ impl Protocol {
             last_launch: None,
             last_heard: now,
             last_answered: now,
+            last_suspected: None,
             frames: Vec::new(),
             events: VecDeque::new(),
             outcomes: VecDeque::new(),

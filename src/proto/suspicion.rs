@@ -6,8 +6,8 @@
 //!                         |  no answer: again, then somebody else
 //!
 //!   cleared    a witness has heard the suspect, or this node has
-//!   verdict    this node and a majority of the witnesses saw silence for as long as a pause is
-//!              tolerated, or were told by their kernel that nobody listens there
+//!   verdict    this node and all witnesses that answer, a majority of them, saw silence for as long
+//!              as a pause is tolerated, or were told by their kernel that nobody listens there
 //!   lone       no witness answers: this node's own network is to be doubted first; after a long
 //!              while it believes what it sees, and keeps that to itself
 //! ```
@@ -332,7 +332,9 @@ impl Suspicion {
             questions.push(Question { to: witness.id, seq, target });
         }
         let lost = |witness: &&Witness| witness.said == Said::Lost;
-        while self.witnesses.len() - self.witnesses.iter().filter(lost).count() < self.wanted {
+        while self.witnesses.len() - self.witnesses.iter().filter(lost).count() < self.wanted
+            && self.saw().count() < majority(self.wanted)
+        {
             let Some(id) = self.candidates.next() else { break };
             let due = now + waits.answer;
             self.witnesses.push(Witness { id, said: Said::Nothing, asks: 1, due });
@@ -347,26 +349,26 @@ impl Suspicion {
         })
     }
 
-    /// Whether all that can be asked were, and nobody is left to wait for.
-    fn is_exhausted(&self) -> bool {
-        let waits = |it: &Witness| matches!(it.said, Said::Nothing | Said::Trying);
-        self.candidates.len() == 0 && !self.witnesses.iter().any(waits)
+    /// Whether somebody who was asked may still say something.
+    fn is_open(&self) -> bool {
+        self.witnesses.iter().any(|it| matches!(it.said, Said::Nothing | Said::Trying))
     }
 
-    /// Whether none of them answers.
+    /// Whether all that can be asked were, and none of them answers.
     fn is_unheard(&self) -> bool {
-        self.is_exhausted() && self.wanted > 0 && self.saw().next().is_none()
+        let asked = self.candidates.len() == 0 && self.wanted > 0;
+        asked && !self.is_open() && self.saw().next().is_none()
     }
 
     fn verdict(&self, now: Instant, target: NodeId, waits: Waits) -> Option<Verdict> {
-        let own = self.own?;
+        let own = self.own.filter(|_| !self.is_open())?;
         let witnesses: Vec<_> = self.saw().collect();
+        let all_asked = self.candidates.len() == 0;
         // Where fewer than wanted can be found, those have to do, but not one alone.
-        let of = if self.is_exhausted() { witnesses.len() } else { self.wanted };
-        let needed = majority(of).max(credible(self.wanted));
-        let decided = self.wanted > 0 && witnesses.len() >= needed;
+        let of = if all_asked { witnesses.len() } else { self.wanted };
+        let decided = self.wanted > 0 && witnesses.len() >= majority(of).max(credible(self.wanted));
         let hinted = self.hinted && self.wanted == 0 && now >= self.begun + waits.tolerance;
-        let lone = self.is_exhausted() && (now >= self.lone_at || hinted);
+        let lone = all_asked && (now >= self.lone_at || hinted);
         let incarnation = self.incarnation;
         (decided || lone).then_some(Verdict { target, incarnation, own, witnesses })
     }
@@ -429,23 +431,38 @@ mod tests {
     }
 
     #[test]
-    fn a_majority_that_saw_silence_and_this_node_itself_decide() {
+    fn witnesses_that_saw_silence_and_this_node_itself_decide() {
         let mut all = suspicions(100);
         assert_eq!(asked(&all.due(at(0), WAITS)), [11, 12, 13, 14, 15]);
         for n in 11..=15 {
             all.handle_nack(at(5), id(n), SEQ, WAITS);
         }
-        for n in [11, 12, 13] {
-            all.handle_saw(at(1000), id(n), SEQ, Sight::Silence);
+        all.saw_itself(at(999), id(SUSPECT), Sight::Unreachable);
+        for n in 11..=15 {
             assert!(all.due(at(1000), WAITS).verdicts.is_empty(), "{n}");
+            all.handle_saw(at(1000), id(n), SEQ, Sight::Silence);
         }
-        all.saw_itself(at(1001), id(SUSPECT), Sight::Unreachable);
         let verdict = all.due(at(1001), WAITS).verdicts.pop().unwrap();
         assert_eq!((verdict.target, verdict.own), (id(SUSPECT), Sight::Unreachable));
         assert_eq!(verdict.incarnation, Incarnation(3));
-        assert_eq!(verdict.witnesses, [11, 12, 13].map(|n| (id(n), Sight::Silence)));
+        assert_eq!(verdict.witnesses, [11, 12, 13, 14, 15].map(|n| (id(n), Sight::Silence)));
         assert_eq!((all.len(), all.next_deadline()), (0, None));
         all.check();
+    }
+
+    #[test]
+    fn those_who_never_answer_are_not_waited_for_when_a_majority_has() {
+        let mut all = suspicions(100);
+        let _ = all.due(at(0), WAITS);
+        all.saw_itself(at(1), id(SUSPECT), Sight::Unreachable);
+        for n in [11, 12, 13] {
+            all.handle_saw(at(2), id(n), SEQ, Sight::Unreachable);
+        }
+        let (verdict, questions, _) = run(&mut all, at(500));
+        let (moment, verdict) = verdict.unwrap();
+        assert!(moment > at(20) && moment < at(200), "{moment:?}");
+        assert_eq!(verdict.witnesses.len(), 3);
+        assert!(questions.iter().all(|n| [14, 15].contains(n)), "{questions:?}");
     }
 
     #[test]
@@ -541,7 +558,7 @@ mod tests {
         let _ = all.due(at(0), WAITS);
         all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
         all.handle_saw(at(1000), id(11), SEQ, Sight::Silence);
-        assert_eq!(run(&mut all, at(2500)).0, None);
+        assert_eq!(run(&mut all, at(2900)).0, None);
         let mut all = suspicions(1);
         let _ = all.due(at(0), WAITS);
         all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);

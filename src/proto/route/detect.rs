@@ -24,6 +24,9 @@ const COMPANY_SHARE: u32 = 4;
 /// A node whose pings nobody has answered for so many probe intervals is cut off.
 const UNANSWERED: u32 = 3;
 
+/// A node that begins suspicions more often than each so many probe intervals loses many datagrams.
+const OFTEN: u32 = 5;
+
 /// Neighbours on the ring that are probed as soon as one is suspected: with two, a row of dead ones
 /// is found in as many steps as its length has bits.
 const SWEEP: usize = 2;
@@ -161,6 +164,11 @@ impl Protocol {
         self.suspicions.begin(self.now, about, seq, (others, candidates), waits);
         self.counters.plain.suspicions += 1;
         tracing::debug!(node = %target, "suspected");
+        let often = self.config.probe_interval * OFTEN;
+        if self.last_suspected.is_some_and(|at| self.now - at < often) {
+            self.standing.trouble(self.now, self.config.probe_interval);
+        }
+        self.last_suspected = Some(self.now);
         self.pursue_suspicions();
     }
 
