@@ -444,6 +444,12 @@ impl Detector {
         self.probes.len()
     }
 
+    /// Whether a peer will be probed again before long, or there are too many.
+    #[cfg(any(test, debug_assertions, feature = "sim"))]
+    pub(super) fn follows(&self, target: NodeId) -> bool {
+        self.followed.contains_key(&target) || self.followed.len() >= MAX_FOLLOWED
+    }
+
     /// Who is being probed.
     #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub(super) fn targets(&self) -> impl Iterator<Item = NodeId> {

@@ -282,12 +282,12 @@ impl Protocol {
         (id, by): (NodeId, NodeId),
         (from, to): (State, State),
     ) {
-        if to == State::Suspect {
-            self.dispute(origin, id, by);
-        } else if self.is_first_hand(origin, (id, by), (from, to)) {
-            self.news(Rumor::State(id), Generation::ZERO);
-        } else {
-            self.tell(Rumor::State(id), origin);
+        if to != State::Suspect {
+            if self.is_first_hand(origin, (id, by), (from, to)) {
+                self.news(Rumor::State(id), Generation::ZERO);
+            } else {
+                self.tell(Rumor::State(id), origin);
+            }
         }
         match (from.is_live(), to.is_live()) {
             (true, true) if to == State::Alive => {
@@ -304,6 +304,9 @@ impl Protocol {
                     self.forget_roles(id);
                 }
             }
+        }
+        if to == State::Suspect {
+            self.dispute(origin, id, by);
         }
         let replaced_by = (to == State::Replaced).then_some(by);
         if !to.is_live()
