@@ -252,6 +252,24 @@ fn a_partition_heals_by_itself_and_nothing_is_lost() {
 }
 
 #[test]
+fn nobody_hears_of_it_when_a_node_that_was_cut_off_held_all_others_dead() {
+    for seed in 0..5 {
+        let mut net = cluster(200 + seed, 8);
+        let all: Vec<_> = (0..8).map(addr).collect();
+        net.partition(&all[..1], &all[1..]);
+        net.run_until(30 * SECOND, |net| net.names(addr(0)).len() == 1);
+        net.forget_events();
+        net.cut.clear();
+        net.run_until(40 * SECOND, Net::agrees);
+        net.run(20 * SECOND);
+        for others in &all[1..] {
+            assert!(net.told(*others).iter().all(|event| event == "up n0"), "seed {seed}");
+            assert_eq!(net.node(*others).stats().refutations, 0, "seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn a_paused_node_that_was_given_up_comes_back() {
     let mut net = cluster(14, 6);
     net.hosts.get_mut(&addr(2)).unwrap().paused = true;

@@ -356,6 +356,11 @@ impl Members {
         self.graves.get(&id).is_some_and(|grave| grave.private)
     }
 
+    /// How many only this node holds dead.
+    pub(super) fn private_deaths(&self) -> usize {
+        self.graves.values().filter(|grave| grave.private).count()
+    }
+
     /// A run that only this node held dead lives, at the incarnation that it had.
     pub(super) fn revive(&mut self, id: NodeId) -> bool {
         if !self.is_private_death(id) {

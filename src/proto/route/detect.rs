@@ -238,7 +238,10 @@ impl Protocol {
             return self.detector.disown(target);
         }
         self.counters.plain.verdicts += 1;
-        let known = credible(self.members.peers().len() - 1) <= witnesses.len();
+        // Those whom this node alone holds dead could have seen it too: else the last one of all
+        // that it hears no more would be told to everybody.
+        let others = self.members.peers().len() - 1 + self.members.private_deaths();
+        let known = credible(others) <= witnesses.len();
         let saw: Vec<(NodeId, Sight)> =
             std::iter::once((self.local, own)).chain(witnesses).collect();
         let claim = Claim {
