@@ -11,120 +11,18 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+#[path = "support/network.rs"]
+mod network;
 #[path = "support/process.rs"]
 mod support;
 
+use network::{Host, Network};
 use support::{LIMIT, Process, eventually, node_binary};
 
 const NODES: usize = 12;
 const LOSS_PERCENT: u32 = 10;
-
-/// The drops and, before them, how many datagrams came by.
-const LOSS_TABLE: &str = "loss";
-
-/// Runs a command, its words apart by blanks: what it printed, or why it did not work.
-fn run(line: &str) -> Result<String, String> {
-    let mut words = line.split_whitespace();
-    let program = words.next().expect("a command has a name");
-    let output = Command::new(program).args(words).output();
-    let output = output.map_err(|error| format!("`{line}`: {error}"))?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(format!("`{line}`: {}", String::from_utf8_lossy(&output.stderr).trim()))
-    }
-}
-
-/// For what works wherever the first commands did.
-fn must(line: &str) -> String {
-    run(line).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// A namespace with a bridge, and one for each host that is plugged into it. Dropped, they are
-/// deleted, and all that is in them; in the namespace of the test itself there is nothing of it.
-struct Network {
-    namespaces: Vec<String>,
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for namespace in &self.namespaces {
-            if let Err(error) = run(&format!("ip netns delete {namespace}")) {
-                eprintln!("{error}");
-            }
-        }
-    }
-}
-
-impl Network {
-    /// The bridge, which drops datagrams; or why there can be none.
-    fn new() -> Result<Network, String> {
-        let mut network = Network { namespaces: Vec::new() };
-        let hub = network.add_namespace("hub")?;
-        let nft = format!("ip netns exec {hub} nft add");
-        run(&format!("{nft} table bridge {LOSS_TABLE}"))?;
-        // Before the bridge's own hooks, at 0, which let others at 0 be passed over.
-        let hook = "{ type filter hook forward priority filter ; }";
-        run(&format!("{nft} chain bridge {LOSS_TABLE} passing {hook}"))?;
-        let dropped = format!("numgen random mod 100 < {LOSS_PERCENT} counter drop");
-        run(&format!("{nft} rule bridge {LOSS_TABLE} passing meta l4proto udp counter {dropped}"))?;
-        must(&format!("ip -n {hub} link add hub type bridge"));
-        must(&format!("ip -n {hub} link set hub up"));
-        Ok(network)
-    }
-
-    /// Names hold the id of this process, so that tests beside each other do not meet.
-    fn add_namespace(&mut self, of: &str) -> Result<String, String> {
-        let name = format!("rolecall-{}-{of}", std::process::id());
-        run(&format!("ip netns add {name}"))?;
-        self.namespaces.push(name.clone());
-        Ok(name)
-    }
-
-    fn hub(&self) -> &str {
-        &self.namespaces[0]
-    }
-
-    /// One more host, with an address of its own.
-    fn add_host(&mut self, number: usize) -> Host {
-        let namespace = self.add_namespace(&number.to_string()).expect("there can be another");
-        let hub = self.hub();
-        let plug = format!("link add port{number} netns {hub} type veth");
-        must(&format!("ip {plug} peer name eth0 netns {namespace}"));
-        must(&format!("ip -n {hub} link set port{number} master hub up"));
-        let address = format!("10.77.0.{}", number + 1);
-        must(&format!("ip -n {namespace} address add {address}/24 dev eth0"));
-        must(&format!("ip -n {namespace} link set lo up"));
-        must(&format!("ip -n {namespace} link set eth0 up"));
-        Host { namespace, address }
-    }
-
-    /// Datagrams that came by, and those of them that were dropped.
-    fn counts(&self) -> (u64, u64) {
-        let hub = self.hub();
-        let rules = must(&format!("ip netns exec {hub} nft list table bridge {LOSS_TABLE}"));
-        let words: Vec<&str> = rules.split_whitespace().collect();
-        let counts = words.windows(2).filter(|pair| pair[0] == "packets");
-        let mut counts = counts.map(|pair| pair[1].parse().expect("a count"));
-        let mut next = || counts.next().expect("two counters");
-        (next(), next())
-    }
-
-    /// From now on all datagrams arrive.
-    fn heal(&self) {
-        must(&format!("ip netns exec {} nft flush ruleset", self.hub()));
-    }
-}
-
-/// Where a process can run alone.
-struct Host {
-    namespace: String,
-    address: String,
-}
 
 /// All nodes with their roles.
 type Picture = BTreeMap<String, BTreeSet<String>>;
@@ -152,9 +50,7 @@ impl Nodes {
     /// A node on each host, with the first as everybody's seed.
     fn start(hosts: &[Host]) -> Nodes {
         let start = |(number, host): (usize, &Host)| {
-            let mut command = Command::new("ip");
-            // It becomes the node: there is no process between.
-            command.args(["netns", "exec", &host.namespace]).arg(node_binary());
+            let mut command = host.command(node_binary());
             command.args(["--preset", "lan", "--role", "first"]);
             command.args(["--bind", &format!("{}:7946", host.address)]);
             if number > 0 {
@@ -303,14 +199,8 @@ impl Nodes {
 
 #[test]
 fn no_role_is_lost_and_nobody_is_down_where_a_tenth_of_all_datagrams_is_lost() {
-    let mut network = match Network::new() {
-        Ok(network) => network,
-        Err(why) => {
-            // Past the capture of what tests print: that it was skipped is always said.
-            let _ = writeln!(std::io::stderr(), "skipped, no network namespaces here: {why}");
-            return;
-        }
-    };
+    let Some(mut network) = Network::new("loss") else { return };
+    network.lose(LOSS_PERCENT);
     let hosts: Vec<Host> = (0..NODES).map(|number| network.add_host(number)).collect();
     let start = Instant::now();
     let mut nodes = Nodes::start(&hosts);
