@@ -22,7 +22,7 @@
 //! {"event":"node_up","node":"b","addr":"127.0.0.1:7947","id":"5d0f..","meta":""}
 //! {"event":"role_added","scope":"default","node":"b","role":"api"}
 //! {"answer":"nodes","role":"api","scope":"default","nodes":["b"]}
-//! {"event":"node_down","node":"b","addr":"..","id":"..","reason":"failed","detail":".."}
+//! {"event":"node_down","node":"b",..,"reason":"failed","witnesses":[{"node":"a","saw":"Silence"}]}
 //! ```
 //!
 //! What is known when the node is ready is told as events too, so that a reader of the lines alone
@@ -35,7 +35,9 @@ use std::process::ExitCode;
 use std::thread::JoinHandle;
 
 use lexopt::ValueExt;
-use rolecall::{Builder, Cluster, Config, DownReason, Event, Events, Node, Nodes, Role, Stats};
+use rolecall::{
+    Builder, Cluster, Config, DownReason, Event, Events, Evidence, Node, Nodes, Role, Sight, Stats,
+};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -82,6 +84,8 @@ enum Line {
         /// `failed`, `left` or `replaced`.
         reason: &'static str,
         detail: String,
+        /// Who saw the failure, if it failed.
+        witnesses: Vec<Saw>,
     },
     NodeUpdated(Shown),
     NameConflict {
@@ -136,6 +140,14 @@ struct Shown {
     addr: String,
     id: String,
     meta: String,
+}
+
+/// A witness of a failure as it is printed.
+#[derive(Serialize)]
+struct Saw {
+    node: String,
+    /// `Silence` or `Unreachable`.
+    saw: Sight,
 }
 
 #[derive(Serialize)]
@@ -442,12 +454,13 @@ fn tell(event: Event, out: &Out) {
         Event::NodeUp { node } => Line::NodeUp(Shown::from(&node)),
         Event::NodeDown { node, reason } => {
             let detail = reason.to_string();
-            let reason = match reason {
-                DownReason::Left => "left",
-                DownReason::Replaced { .. } => "replaced",
-                _ => "failed",
+            let (reason, witnesses) = match reason {
+                DownReason::Left => ("left", Vec::new()),
+                DownReason::Replaced { .. } => ("replaced", Vec::new()),
+                DownReason::Failed(evidence) => ("failed", seen(&evidence)),
+                _ => ("failed", Vec::new()),
             };
-            Line::NodeDown { node: Shown::from(&node), reason, detail }
+            Line::NodeDown { node: Shown::from(&node), reason, detail, witnesses }
         }
         Event::NodeUpdated { node } => Line::NodeUpdated(Shown::from(&node)),
         Event::NameConflict { name, other } => {
@@ -468,6 +481,11 @@ fn tell(event: Event, out: &Out) {
         _ => return,
     };
     out.say(&line);
+}
+
+fn seen(evidence: &Evidence) -> Vec<Saw> {
+    let witnesses = evidence.witnesses.iter();
+    witnesses.map(|it| Saw { node: it.node.name().into(), saw: it.saw }).collect()
 }
 
 fn obey(cluster: &Cluster, line: &str) -> Result<Answer, Box<dyn Error>> {
