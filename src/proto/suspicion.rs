@@ -324,7 +324,7 @@ impl Suspicion {
                 continue;
             }
             if witness.asks >= ASKS {
-                witness.said = Said::Lost;
+                (witness.said, witness.due) = (Said::Lost, now + waits.tolerance);
                 continue;
             }
             witness.due = now + waits.answer * (1 << witness.asks.min(ASKS));
@@ -339,6 +339,14 @@ impl Suspicion {
             let due = now + waits.answer;
             self.witnesses.push(Witness { id, said: Said::Nothing, asks: 1, due });
             questions.push(Question { to: id, seq, target });
+        }
+        if self.candidates.len() == 0 && self.saw().count() < majority(self.wanted) {
+            // Nobody else is left: those who did not answer may have been unlucky.
+            let again = |it: &&mut Witness| it.said == Said::Lost && it.due <= now;
+            for witness in self.witnesses.iter_mut().filter(again).take(self.wanted) {
+                (witness.said, witness.due) = (Said::Nothing, now + waits.answer * 4);
+                questions.push(Question { to: witness.id, seq, target });
+            }
         }
     }
 
@@ -550,6 +558,21 @@ mod tests {
         assert!(questions.len() > CANDIDATES, "{questions:?}");
         let (moment, verdict) = run(&mut all, at(4000)).0.unwrap();
         assert!(moment >= at(3000) && verdict.witnesses.is_empty());
+    }
+
+    #[test]
+    fn who_did_not_answer_is_asked_again_when_nobody_else_is_left() {
+        let mut all = suspicions(1);
+        let _ = all.due(at(0), WAITS);
+        all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
+        let (verdict, questions, _) = run(&mut all, at(2500));
+        assert_eq!(
+            (verdict, questions),
+            (None, vec![11, 11, 11, 11]),
+            "twice soon, then each second"
+        );
+        all.handle_saw(at(2600), id(11), SEQ, Sight::Silence);
+        assert_eq!(run(&mut all, at(2700)).0.unwrap().1.witnesses.len(), 1);
     }
 
     #[test]
