@@ -1,5 +1,5 @@
-//! Who is declared down, and who is not: silent deaths, one or many at once; pauses; links that work
-//! one way only, now and then, or between some nodes and not others. And on what evidence.
+//! Who is declared down, and who is not: silent deaths, one or many at once; pauses; links that
+//! work one way only, now and then, or between some nodes and not others. And on what evidence.
 #![cfg(feature = "sim")]
 
 use std::collections::{BTreeMap, BTreeSet};

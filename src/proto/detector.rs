@@ -48,9 +48,9 @@ pub(super) const MAX_ASKERS: usize = 16;
 /// Each so manieth round goes to somebody at random.
 const RANDOM_EVERY: u32 = 8;
 
-/// Pings in vain until witnesses are asked. By simulation: where a fifth of all datagrams is lost, a
-/// node sends 125, 94 and 84 bytes a second with 3, 4 and 5, and suspects somebody in vain every 19,
-/// 55 and 154 s; a row of dead neighbours is found the later the more there are.
+/// Pings in vain until witnesses are asked. By simulation: where a fifth of all datagrams is lost,
+/// a node sends 125, 94 and 84 bytes a second with 3, 4 and 5, and suspects somebody in vain every
+/// 19, 55 and 154 s; a row of dead neighbours is found the later the more there are.
 const PINGS: usize = 4;
 
 /// While silence lasts, a peer is pinged so often within the pause tolerance. One that hears a
@@ -406,14 +406,15 @@ impl Detector {
             }
         }
         if probe.saw.is_some() && !probe.own {
-            if now >= probe.since + 2 * tolerance {
-                drop(self.forget(target));
-            } else {
+            if now < probe.since + 2 * tolerance {
                 // For those who ask a little later.
                 probe.due = probe.since + 2 * tolerance;
                 self.deadlines.set(target, probe.due);
+                return;
             }
-            return;
+            // Nothing has come of it: whoever asked may be gone, or cut off.
+            (probe.own, probe.suspected, probe.saw) = (true, true, None);
+            steps.push(Step::Suspect { target });
         }
         let sent = probe.pings.len();
         let pause = if probe.saw.is_some() { pause * AFTER_SILENCE } else { pause };
@@ -566,12 +567,9 @@ mod tests {
             detector.watch(now, id(1), WAIT, (asker, Duration::ZERO)),
             Watched::Saw(Sight::Silence)
         );
-        let end = detector.next_deadline().unwrap();
-        assert!(detector.due(end, TOLERANCE, end, |_| WAIT).is_empty());
-        assert!(matches!(
-            detector.watch(end, id(1), WAIT, (asker, Duration::ZERO)),
-            Watched::Ping(_)
-        ));
+        // If nothing comes of it, it wants to know itself.
+        assert_eq!(run(&mut detector, &mut 1).1, Step::Suspect { target: id(1) });
+        assert!(detector.is_own(id(1)));
     }
 
     #[test]

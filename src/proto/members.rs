@@ -96,6 +96,8 @@ struct Grave {
     witnesses: Arc<[(NodeId, Sight)]>,
     /// Whether only this node holds it dead, and nobody else is to hear of it.
     private: bool,
+    /// Whether this node had contact with others when it came to that.
+    sure: bool,
 }
 
 /// What is known of a run by those who have known it for long.
@@ -318,8 +320,10 @@ impl Members {
             }
         }
         if !to.is_live() {
-            self.graves
-                .insert(id, Grave { died: now, by, witnesses: Arc::default(), private: false });
+            self.graves.insert(
+                id,
+                Grave { died: now, by, witnesses: Arc::default(), private: false, sure: true },
+            );
             self.dead.insert((now, id));
         }
         Claimed::Changed { from, to }
@@ -333,10 +337,15 @@ impl Members {
     }
 
     /// A death is this node's own view.
-    pub(super) fn keep_to_itself(&mut self, id: NodeId) {
+    pub(super) fn keep_to_itself(&mut self, id: NodeId, sure: bool) {
         if let Some(grave) = self.graves.get_mut(&id) {
-            grave.private = true;
+            (grave.private, grave.sure) = (true, sure);
         }
+    }
+
+    /// Whether this node can say of a dead run what it saw itself.
+    pub(super) fn is_sure_death(&self, id: NodeId) -> bool {
+        self.graves.get(&id).is_some_and(|grave| grave.sure)
     }
 
     /// A death that was this node's own view is that of others too.

@@ -311,17 +311,24 @@ pub struct Protocol {
     unsettled: bool,
     /// When news were last sent on the fast path.
     last_launch: Option<Instant>,
-    /// When a member was last heard, and when a ping of this node was last answered.
-    last_heard: Instant,
-    last_answered: Instant,
-    /// When this node last began a suspicion.
-    last_suspected: Option<Instant>,
+    contact: Contact,
 
     frames: Vec<Frame>,
     events: VecDeque<Event>,
     outcomes: VecDeque<Outcome>,
     outgoing: VecDeque<Outgoing>,
     counters: Counters,
+}
+
+/// When this node last had to do with others.
+#[derive(Debug)]
+struct Contact {
+    /// A member was heard.
+    heard: Instant,
+    /// A ping of this node was answered.
+    answered: Instant,
+    /// This node began a suspicion.
+    suspected: Option<Instant>,
 }
 
 /// How far a node has come.
@@ -403,9 +410,7 @@ impl Protocol {
             last_compared: None,
             unsettled: false,
             last_launch: None,
-            last_heard: now,
-            last_answered: now,
-            last_suspected: None,
+            contact: Contact { heard: now, answered: now, suspected: None },
             frames: Vec::new(),
             events: VecDeque::new(),
             outcomes: VecDeque::new(),

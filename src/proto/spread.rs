@@ -206,8 +206,8 @@ impl<C: Clone> Hops<C> {
         self.retries.set(seq, now + (wait * (1 << doublings)).min(ceiling));
     }
 
-    /// Somebody acknowledged a hop: how long that took, if it was waited for, and was not repeated so
-    /// that nobody knows what was acknowledged (Karn's rule).
+    /// Somebody acknowledged a hop: how long that took, if it was waited for, and was not repeated
+    /// so that nobody knows what was acknowledged (Karn's rule).
     pub(super) fn handle_ack(&mut self, now: Instant, from: NodeId, seq: u16) -> Option<Duration> {
         let hop = self.open.get(&seq).filter(|hop| hop.tried.contains(&from))?;
         let took = (hop.tried.len() == 1).then(|| now - hop.sent);

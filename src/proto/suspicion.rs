@@ -6,8 +6,8 @@
 //!                         |  no answer: again, then somebody else
 //!
 //!   cleared    a witness has heard the suspect, or this node has
-//!   verdict    this node and all witnesses that answer, a majority of them, saw silence for as long
-//!              as a pause is tolerated, or were told by their kernel that nobody listens there
+//!   verdict    this node and all witnesses that answer, a majority of them, saw silence for as
+//!              long as a pause is tolerated, or heard of their kernel that nobody listens there
 //!   lone       no witness answers: this node's own network is to be doubted first; after a long
 //!              while it believes what it sees, and keeps that to itself
 //! ```
@@ -566,11 +566,7 @@ mod tests {
         let _ = all.due(at(0), WAITS);
         all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
         let (verdict, questions, _) = run(&mut all, at(2500));
-        assert_eq!(
-            (verdict, questions),
-            (None, vec![11, 11, 11, 11]),
-            "twice soon, then each second"
-        );
+        assert_eq!((verdict, questions), (None, vec![11, 11, 11]), "twice soon, then each second");
         all.handle_saw(at(2600), id(11), SEQ, Sight::Silence);
         assert_eq!(run(&mut all, at(2700)).0.unwrap().1.witnesses.len(), 1);
     }

@@ -120,7 +120,7 @@ impl Protocol {
         }
         let (silence, waits) = (self.config.silence(), self.ping_waits());
         let wait_for = |id| waits(&self.round_trips, id);
-        for step in self.detector.due(self.now, silence, self.last_heard, wait_for) {
+        for step in self.detector.due(self.now, silence, self.contact.heard, wait_for) {
             self.take_step(step);
         }
     }
@@ -165,10 +165,10 @@ impl Protocol {
         self.counters.plain.suspicions += 1;
         tracing::debug!(node = %target, "suspected");
         let often = self.config.probe_interval * OFTEN;
-        if self.last_suspected.is_some_and(|at| self.now - at < often) {
+        if self.contact.suspected.is_some_and(|at| self.now - at < often) {
             self.standing.trouble(self.now, self.config.probe_interval);
         }
-        self.last_suspected = Some(self.now);
+        self.contact.suspected = Some(self.now);
         self.pursue_suspicions();
     }
 
@@ -220,13 +220,17 @@ impl Protocol {
             self.health.saw(Sign::Unheard);
         }
         // Whoever is held dead has no witnesses, but still gets answers from those whom it pings.
-        let answered = self.now - self.last_answered < self.config.probe_interval * UNANSWERED;
-        if due.is_cut_off && !answered {
+        if due.is_cut_off && !self.is_in_contact() {
             self.standing.trouble(self.now, self.config.probe_interval);
         }
         for verdict in due.verdicts {
             self.declare(verdict);
         }
+    }
+
+    /// Whether somebody has answered this node lately.
+    fn is_in_contact(&self) -> bool {
+        self.now - self.contact.answered < self.config.probe_interval * UNANSWERED
     }
 
     /// A suspicion has come to a verdict. One without witnesses is this node's own view: whoever
@@ -255,7 +259,7 @@ impl Protocol {
         {
             self.members.testify(target, claim.witnesses);
             if !known {
-                self.members.keep_to_itself(target);
+                self.members.keep_to_itself(target, self.is_in_contact());
             }
             let origin = (!known).then(|| self.origin_of_secrets());
             self.state_changed(origin, (target, self.local), (from, to));
@@ -292,7 +296,7 @@ impl Protocol {
         }
         if let Some(answered) = self.detector.handle_ack(self.now, from, seq) {
             let Answered { round_trip, own, askers } = answered;
-            self.last_answered = self.now;
+            self.contact.answered = self.now;
             self.round_trips.measured(from, round_trip);
             self.members.heard(self.now, from);
             for (asker, seq) in askers {
@@ -336,7 +340,9 @@ impl Protocol {
             // That is known already, to all or to this node alone.
             if let Some(frame) = self.claim_frame(target) {
                 self.send(origin.addr, Some(origin.id), frame);
-            } else if let Some((_, saw)) = self.members.testimony(target).first() {
+            } else if self.members.is_sure_death(target)
+                && let Some((_, saw)) = self.members.testimony(target).first()
+            {
                 self.send_to(origin.id, Saw { seq, saw: *saw });
             }
             return;

@@ -208,6 +208,17 @@ impl Protocol {
         }
     }
 
+    /// How many witnesses of a death there are besides its accuser. Those who are held dead here
+    /// are none: who was cut off has seen many deaths.
+    fn witnesses_of_claim(&self, claim: &Claim) -> usize {
+        let is_live = |id: NodeId| self.members.live(id).is_some();
+        if !claim.by.is_some_and(is_live) {
+            return 0;
+        }
+        let others = claim.witnesses.iter().filter(|(id, _)| Some(*id) != claim.by);
+        others.filter(|(id, _)| is_live(*id)).count()
+    }
+
     /// What a claim amounts to; nothing, where this node had better look itself.
     fn weigh(&self, origin: Origin, id: NodeId, claim: Claim) -> Option<Claim> {
         match claim.state {
@@ -221,8 +232,7 @@ impl Protocol {
             State::Failed => {
                 // An accuser alone is not enough, where others could have seen it too.
                 let others = self.members.peers().len() - 1;
-                let witnesses = claim.witnesses.iter().filter(|(it, _)| Some(*it) != claim.by);
-                (witnesses.count() >= credible(others)).then_some(claim)
+                (self.witnesses_of_claim(&claim) >= credible(others)).then_some(claim)
             }
             _ => Some(claim),
         }
@@ -243,8 +253,8 @@ impl Protocol {
             }
             (State::Failed, State::Failed) if self.members.is_private_death(id) => {
                 // Others have found the same, and say so to everybody.
-                let others = claim.witnesses.iter().filter(|(it, _)| Some(*it) != claim.by);
-                if others.count() >= credible(self.members.peers().len()) {
+                let others = self.members.peers().len();
+                if self.witnesses_of_claim(claim) >= credible(others) {
                     self.members.publish_death(id, claim.by, claim.witnesses.clone());
                 }
             }

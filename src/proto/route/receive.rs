@@ -73,7 +73,7 @@ impl Protocol {
         let member = self.members.live(header.from).is_some();
         if member {
             self.members.heard(self.now, header.from);
-            self.last_heard = self.now;
+            self.contact.heard = self.now;
         }
         let mut origin =
             Origin { id: header.from, addr: from, member, pulled: None, spread: false };
