@@ -288,6 +288,7 @@ impl Suspicions {
     }
 
     /// Who is suspected.
+    #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub(super) fn targets(&self) -> impl Iterator<Item = NodeId> {
         self.by_target.keys().copied()
     }
