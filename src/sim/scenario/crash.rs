@@ -44,10 +44,10 @@ impl Crash {
         if !self.adjacent {
             return sample(rng, hosts.len(), victims).iter().map(|n| hosts[n]).collect();
         }
-        let mut ring = hosts.to_vec();
-        ring.sort_unstable_by_key(|host| sim.id_of(*host));
-        let first = rng.random_range(0..ring.len());
-        ring.into_iter().cycle().skip(first).take(victims).collect()
+        let mut by_id = hosts.to_vec();
+        by_id.sort_unstable_by_key(|host| sim.id_of(*host));
+        let first = rng.random_range(0..by_id.len());
+        by_id.into_iter().cycle().skip(first).take(victims).collect()
     }
 }
 
