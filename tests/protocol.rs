@@ -270,6 +270,25 @@ fn nobody_hears_of_it_when_a_node_that_was_cut_off_held_all_others_dead() {
 }
 
 #[test]
+fn who_was_cut_off_probes_others_as_often_as_before_once_it_is_back() {
+    for seed in 0..8 {
+        let mut net = cluster(300 + seed, 16);
+        let all: Vec<_> = (0..16).map(addr).collect();
+        net.partition(&all[..1], &all[1..]);
+        net.run_until(10 * SECOND, |net| net.node(addr(0)).stats().local_health == 8);
+        net.run(SECOND / 4 * u32::try_from(seed).unwrap());
+        net.cut.clear();
+        net.run_until(20 * SECOND, |net| {
+            net.agrees() && net.node(addr(0)).stats().local_health == 0
+        });
+        let probes = net.node(addr(0)).stats().probes;
+        net.run(4 * SECOND);
+        let probes = net.node(addr(0)).stats().probes - probes;
+        assert!(probes >= 3, "seed {seed}: {probes} in four seconds");
+    }
+}
+
+#[test]
 fn a_paused_node_that_was_given_up_comes_back() {
     let mut net = cluster(14, 6);
     net.hosts.get_mut(&addr(2)).unwrap().paused = true;

@@ -9,6 +9,7 @@ use super::super::health::Sign;
 use super::super::members::{Claimed, State};
 use super::super::round_trips::RoundTrips;
 use super::super::suspicion::{CANDIDATES, Question, Verdict, Waits, credible};
+use super::super::timer::Timer;
 use super::super::{Hint, Protocol};
 use super::Origin;
 use super::membership::Claim;
@@ -53,7 +54,7 @@ impl Protocol {
 
     pub(super) fn next_round(&mut self) {
         let next = self.now + self.health.scale(self.config.probe_interval);
-        self.timers.set(super::super::timer::Timer::Probe, Some(next));
+        self.timers.set(Timer::Probe, Some(next));
     }
 
     /// How long an answer to a ping is waited for before the next one goes: longer than an
@@ -277,9 +278,18 @@ impl Protocol {
         } else if self.name_stands_against(id, alive) {
             // Another run has its name by now.
         } else if self.members.revive(id) {
+            self.heard_an_answer();
             let origin = self.origin_of_secrets();
             self.state_changed(Some(origin), (id, id), (State::Failed, State::Alive));
         }
+    }
+
+    /// Somebody has answered what this node asked of itself, a peer or a witness. A round that was
+    /// put off when nobody did is not waited for any more.
+    fn heard_an_answer(&mut self) {
+        self.health.saw(Sign::ProbeAnswered);
+        let next = self.now + self.health.scale(self.config.probe_interval);
+        self.timers.set_earlier(Timer::Probe, next);
     }
 
     /// What comes from here is not passed on.
@@ -304,7 +314,7 @@ impl Protocol {
             }
             self.detector.reached(from);
             if own {
-                self.health.saw(Sign::ProbeAnswered);
+                self.heard_an_answer();
                 self.clear_suspicion(from);
             }
             if self.members.live(from).is_some_and(|it| it.state == State::Suspect) {
@@ -313,6 +323,7 @@ impl Protocol {
             }
         }
         if let Some(target) = self.suspicions.handle_ack(from, seq) {
+            self.heard_an_answer();
             self.clear_suspicion(target);
             self.detector.disown(target);
             self.detector.reached_through_others(target);
