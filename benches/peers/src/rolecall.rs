@@ -98,6 +98,6 @@ impl Node for RolecallNode {
     }
 
     fn suspicions(&self) -> Option<u64> {
-        Some(self.protocol.stats().probes_failed)
+        Some(self.protocol.stats().suspicions)
     }
 }
