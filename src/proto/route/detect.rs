@@ -403,8 +403,8 @@ impl Protocol {
         (self.detector.next_deadline(), self.suspicions.next_deadline())
     }
 
-    /// The live members to which this node is to hold a [tether](Config::tethers), and where they
-    /// are reached.
+    /// The live members to which this node is to hold a [tether](crate::Config::tethers), and where
+    /// they are reached.
     pub fn tethers(&self) -> Vec<(NodeId, SocketAddr)> {
         if !self.is_synced() {
             return Vec::new();
