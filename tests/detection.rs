@@ -58,14 +58,14 @@ impl Scale {
     /// In a run of all tests the machine is busy: a process that is to stand still for as long as
     /// is tolerated would stand still for longer.
     const SHORT: Scale = Scale {
-        nodes: 12,
-        kills: 4,
-        kills_without_tethers: 4,
+        nodes: 8,
+        kills: 3,
+        kills_without_tethers: 3,
         cuts: 2,
         stops: 8,
         stopped: Duration::from_millis(800),
         quiet: Duration::from_secs(1),
-        loss: Duration::from_secs(8),
+        loss: Duration::from_secs(6),
     };
 
     const FULL: Scale = Scale {
