@@ -203,6 +203,18 @@ fn links_that_come_and_go_take_their_node_down_and_no_other() {
     assert!(figures.faulty_down_p50_ms.is_some_and(|ms| ms < 5000.0), "{figures:?}");
 }
 
+/// Those whose links have just come back have each seen a healthy node be silent, for as long as
+/// they heard nobody at all.
+#[test]
+fn those_who_were_cut_off_together_are_no_witnesses() {
+    let duration = Some(25 * SECOND);
+    let setup = Setup { nodes: 32, trials: 12, duration, seed: 1, ..Setup::default() };
+    let links = Links { fault: LinkFault::Flapping, faulty: 0.1 };
+    let figures = setup.run(&links, &Meter::default()).figures;
+    assert_eq!(figures.healthy_downs, 0, "{figures:?}");
+    assert!(figures.healthy_downs_at_faulty > 0, "they did hold others dead: {figures:?}");
+}
+
 fn pauses(pause: Duration, share: f64) -> PausesFigures {
     let setup = Setup { nodes: 24, trials: 3, duration: Some(60 * SECOND), ..Setup::default() };
     setup.run(&Pauses { pause, share }, &Meter::default()).figures

@@ -124,6 +124,13 @@ pub(super) enum Watched {
     Refused,
 }
 
+/// Members, sorted, in the order in which they come on the ring from a point on.
+pub(super) fn ring_from(members: &[NodeId], point: u64) -> impl Iterator<Item = NodeId> {
+    let at = members.partition_point(|id| id.as_u64() < point);
+    let (before, after) = members.split_at(at);
+    after.iter().chain(before).copied()
+}
+
 /// All probes under way.
 #[derive(Debug)]
 pub(super) struct Detector {
@@ -215,9 +222,7 @@ impl Detector {
 
     /// The next member on the ring that this node is not probing.
     pub(super) fn next_on_ring(&self, peers: &[NodeId], local: NodeId) -> Option<NodeId> {
-        let (before, after) = peers.split_at(peers.partition_point(|id| *id < local));
-        let ring = after.iter().chain(before);
-        ring.copied().find(|id| !self.is_own(*id))
+        ring_from(peers, local.as_u64()).find(|id| !self.is_own(*id))
     }
 
     /// Whether this node itself wants to know of a peer, and does not yet.
@@ -330,6 +335,18 @@ impl Detector {
             probe.due = now;
         }
         Some(Step::Silent { target, saw, own, askers })
+    }
+
+    /// Silence that was seen so far says nothing: all probes begin anew.
+    pub(super) fn start_again(&mut self, now: Instant) {
+        for (target, probe) in &mut self.probes {
+            (probe.since, probe.due, probe.credit) = (now, now, Duration::ZERO);
+            (probe.suspected, probe.saw) = (false, None);
+            for (seq, _) in probe.pings.drain(..probe.pings.len() - 1) {
+                self.numbers.remove(&seq);
+            }
+            self.deadlines.set(*target, now);
+        }
     }
 
     /// This node need not know any more; others may still want to.
@@ -607,6 +624,31 @@ mod tests {
         assert_eq!(run(&mut detector, &mut pings).1, Step::Suspect { target: id(1) });
         let (now, _) = run(&mut detector, &mut pings);
         assert!(now + WAIT >= woken + TOLERANCE, "{now:?}");
+    }
+
+    #[test]
+    fn the_silence_of_a_time_in_which_nobody_was_heard_is_void() {
+        let mut detector = detector();
+        let first = detector.begin(at(0), id(1), WAIT).unwrap();
+        let mut pings = 1;
+        assert_eq!(run(&mut detector, &mut pings).1, Step::Suspect { target: id(1) });
+        let (silent, step) = run(&mut detector, &mut pings);
+        assert!(matches!(step, Step::Silent { .. }), "{step:?}");
+        let asker = ((id(5), 50), Duration::ZERO);
+        assert_eq!(detector.watch(silent, id(1), WAIT, asker), Watched::Saw(Sight::Silence));
+        let heard = silent + TOLERANCE;
+        detector.start_again(heard);
+        assert_eq!(detector.waited(heard, id(1)), Duration::ZERO);
+        assert_eq!(detector.watch(heard, id(1), WAIT, asker), Watched::UnderWay);
+        assert_eq!(detector.handle_ack(heard, id(1), first), None, "that was before");
+        pings = 1;
+        assert_eq!(
+            run(&mut detector, &mut pings),
+            (heard + 5 * WAIT, Step::Suspect { target: id(1) })
+        );
+        assert_eq!(pings, PINGS);
+        let (now, _) = run(&mut detector, &mut pings);
+        assert_eq!(now, heard + TOLERANCE, "and its silence has to last anew");
     }
 
     #[test]

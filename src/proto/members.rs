@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::faces::Faces;
 use super::sketch::Sketch;
 use crate::event::Sight;
 use crate::id_map::IdMap;
@@ -207,8 +208,8 @@ pub(super) enum Claimed {
 pub(super) struct Members {
     local: NodeId,
     table: IdMap<Member>,
-    /// The live run of each name, sorted by name.
-    names: Vec<Node>,
+    /// The live, by name and by address.
+    faces: Faces,
     /// All live runs but this one, sorted.
     peers: Vec<NodeId>,
     graves: BTreeMap<NodeId, Grave>,
@@ -223,7 +224,7 @@ impl Members {
         let mut members = Members {
             local: local.id,
             table: IdMap::default(),
-            names: Vec::new(),
+            faces: Faces::default(),
             peers: Vec::new(),
             graves: BTreeMap::new(),
             dead: BTreeSet::new(),
@@ -273,14 +274,10 @@ impl Members {
             assert!(self.peers.last().is_none_or(|last| *last < id), "runs come sorted by id");
             let member = Member { announced: true, ..Member::new(run.clone(), *incarnation) };
             self.sketch.insert(id, member.stamp());
-            self.names.push(member.node.clone());
             self.peers.push(id);
             self.table.insert(id, member);
         }
-        self.names.sort_unstable();
-        let mut pairs = self.names.windows(2);
-        assert!(pairs.all(|pair| pair[0].name() != pair[1].name()), "every name is there once");
-        self.names.shrink_to_fit();
+        self.faces.extend(self.peers.iter().map(|id| self.table[*id].node.clone()));
         self.peers.shrink_to_fit();
     }
 
@@ -393,22 +390,18 @@ impl Members {
         self.change(self.local, change);
     }
 
-    /// Changes a run that stays live, or dead, while sketch and names follow.
+    /// Changes a run that stays live, or dead, while sketch and faces follow.
     fn change(&mut self, id: NodeId, change: impl FnOnce(&mut Member)) {
         let member = self.table.get_mut(id).expect("callers looked it up");
-        let stamp = member.stamp();
+        let (stamp, face) = (member.stamp(), member.node.clone());
         change(member);
         if member.state.is_live() {
             if member.stamp() != stamp {
                 self.sketch.remove(id, stamp);
                 self.sketch.insert(id, member.stamp());
             }
-            let place = self.names.binary_search_by(|node| node.name().cmp(member.node.name()));
-            if let Ok(at) = place
-                && self.names[at].id() == id
-            {
-                self.names[at] = member.node.clone();
-            }
+            self.faces.remove(&face);
+            self.faces.insert(&member.node);
         }
     }
 
@@ -468,8 +461,7 @@ impl Members {
 
     /// The live run that has the name.
     pub(super) fn holder(&self, name: &str) -> Option<&Member> {
-        let at = self.names.binary_search_by(|node| node.name().cmp(name)).ok()?;
-        Some(&self.table[self.names[at].id()])
+        Some(&self.table[self.faces.named(name)?.id()])
     }
 
     /// The highest start stamp among the runs of the name, living and dead.
@@ -486,9 +478,7 @@ impl Members {
 
     /// The live run but this one that is reached there.
     pub(super) fn peer_at(&self, addr: SocketAddr) -> Option<NodeId> {
-        let mut others = self.table.iter().filter(|(id, _)| *id != self.local);
-        let reached = |member: &Member| member.state.is_live() && member.node.addr() == addr;
-        others.find(|(_, member)| reached(member)).map(|(id, _)| id)
+        self.faces.reached_at(addr).map(Node::id).find(|id| *id != self.local)
     }
 
     /// How many live runs there are, this one included.
@@ -520,15 +510,11 @@ impl Members {
         &self.sketch
     }
 
-    /// Enters a live run into names, peers and sketch. Who holds a name keeps it until it is
-    /// struck.
+    /// Enters a live run into faces, peers and sketch.
     fn enlist(&mut self, id: NodeId) {
         let member = &self.table[id];
         self.sketch.insert(id, member.stamp());
-        let place = self.names.binary_search_by(|node| node.name().cmp(member.node.name()));
-        if let Err(at) = place {
-            self.names.insert(at, member.node.clone());
-        }
+        self.faces.insert(&member.node);
         if id != self.local
             && let Err(at) = self.peers.binary_search(&id)
         {
@@ -536,13 +522,11 @@ impl Members {
         }
     }
 
-    /// Takes a live run out of names, peers and sketch.
+    /// Takes a live run out of faces, peers and sketch.
     fn strike(&mut self, id: NodeId) {
         let member = &self.table[id];
         self.sketch.remove(id, member.stamp());
-        if let Ok(at) = self.names.binary_search(&member.node) {
-            self.names.remove(at);
-        }
+        self.faces.remove(&member.node);
         if let Ok(at) = self.peers.binary_search(&id) {
             self.peers.remove(at);
         }
@@ -559,12 +543,7 @@ impl Members {
         assert_eq!(self.dead.len(), self.table.len() - live.len(), "whoever is not live is dead");
         let graves = self.graves.iter().map(|(id, grave)| (grave.died, *id));
         assert!(graves.collect::<BTreeSet<_>>() == self.dead, "all the dead have graves");
-        let names = self.names.iter().map(Node::name);
-        assert!(names.is_sorted_by(|a, b| a < b), "one live run a name");
-        let holders: BTreeSet<_> = self.names.iter().map(Node::id).collect();
-        assert_eq!(holders.into_iter().collect::<Vec<_>>(), live, "and one name a live run");
-        let current = |node: &Node| node.addr() == self.table[node.id()].node.addr();
-        assert!(self.names.iter().all(current), "names keep no former face alive");
+        self.faces.check(live.iter().map(|id| &self.table[*id].node));
         assert!(self.local().state == State::Alive || self.local().state.is_final());
     }
 }

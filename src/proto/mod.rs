@@ -10,6 +10,7 @@
 mod clash;
 mod deaths;
 mod detector;
+mod faces;
 mod fetch;
 mod gather;
 mod goodbye;

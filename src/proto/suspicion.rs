@@ -74,6 +74,13 @@ struct Witness {
     due: Instant,
 }
 
+impl Witness {
+    /// Whether it may still say something.
+    fn is_waited_for(&self) -> bool {
+        matches!(self.said, Said::Nothing | Said::Trying)
+    }
+}
+
 /// A peer that is suspected.
 #[derive(Debug)]
 struct Suspicion {
@@ -153,8 +160,8 @@ pub(super) struct Suspicions {
 }
 
 impl Suspicions {
-    /// Suspects a peer, with `others` members that are neither it nor this node, of whom these are
-    /// to be asked. Nothing, if it is suspected already.
+    /// Suspects a peer that is not suspected yet, with `others` members that are neither it nor this
+    /// node, of whom these are to be asked.
     pub(super) fn begin(
         &mut self,
         now: Instant,
@@ -162,10 +169,8 @@ impl Suspicions {
         seq: u16,
         (others, candidates): (usize, Vec<NodeId>),
         waits: Waits,
-    ) -> bool {
-        if self.by_target.contains_key(&target) {
-            return false;
-        }
+    ) {
+        debug_assert!(!self.contains(target), "the caller looks");
         let suspicion = Suspicion {
             incarnation,
             seq,
@@ -181,7 +186,6 @@ impl Suspicions {
         self.by_target.insert(target, suspicion);
         self.by_seq.insert(seq, target);
         self.deadlines.set(target, now);
-        true
     }
 
     /// A witness is there, and tries.
@@ -278,6 +282,11 @@ impl Suspicions {
         Vec::new()
     }
 
+    /// What was found so far says nothing.
+    pub(super) fn clear(&mut self) {
+        *self = Suspicions::default();
+    }
+
     /// Whether a number is that of requests to witnesses.
     pub(super) fn is_number(&self, seq: u16) -> bool {
         self.by_seq.contains_key(&seq)
@@ -320,8 +329,7 @@ impl Suspicion {
     ) {
         let seq = self.seq;
         for witness in &mut self.witnesses {
-            let waiting = matches!(witness.said, Said::Nothing | Said::Trying);
-            if !waiting || witness.due > now {
+            if !witness.is_waited_for() || witness.due > now {
                 continue;
             }
             if witness.asks >= ASKS {
@@ -360,7 +368,7 @@ impl Suspicion {
 
     /// Whether somebody who was asked may still say something.
     fn is_open(&self) -> bool {
-        self.witnesses.iter().any(|it| matches!(it.said, Said::Nothing | Said::Trying))
+        self.witnesses.iter().any(Witness::is_waited_for)
     }
 
     /// Whether all that can be asked were, and none of them answers.
@@ -383,8 +391,7 @@ impl Suspicion {
     }
 
     fn next_due(&self, now: Instant, waits: Waits) -> Instant {
-        let waiting = self.witnesses.iter();
-        let waiting = waiting.filter(|it| matches!(it.said, Said::Nothing | Said::Trying));
+        let waiting = self.witnesses.iter().filter(|it| it.is_waited_for());
         let next = waiting.map(|it| it.due).min();
         next.unwrap_or(now + waits.tolerance / 8).max(now + Duration::from_millis(1))
     }
@@ -417,7 +424,7 @@ mod tests {
         let candidates = (11..11 + others).map(id).take(CANDIDATES).collect();
         let others = usize::try_from(others).unwrap();
         let about = (id(SUSPECT), Incarnation(3));
-        assert!(all.begin(at(0), about, SEQ, (others, candidates), WAITS));
+        all.begin(at(0), about, SEQ, (others, candidates), WAITS);
         all
     }
 
@@ -478,7 +485,7 @@ mod tests {
     fn a_verdict_waits_a_moment_for_suspicions_that_are_still_open() {
         let mut all = suspicions(1);
         let other = (id(2), Incarnation(0));
-        assert!(all.begin(at(100), other, SEQ + 1, (1, vec![id(11)]), WAITS));
+        all.begin(at(100), other, SEQ + 1, (1, vec![id(11)]), WAITS);
         let _ = all.due(at(100), WAITS);
         all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
         all.handle_saw(at(1000), id(11), SEQ, Sight::Silence);
@@ -490,7 +497,7 @@ mod tests {
         assert_eq!(all.next_deadline(), None);
         // Nor is it passed when the suspect is heard meanwhile.
         let mut all = suspicions(1);
-        assert!(all.begin(at(100), other, SEQ + 1, (1, vec![id(11)]), WAITS));
+        all.begin(at(100), other, SEQ + 1, (1, vec![id(11)]), WAITS);
         let _ = all.due(at(100), WAITS);
         all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
         all.handle_saw(at(1000), id(11), SEQ, Sight::Silence);
@@ -500,7 +507,7 @@ mod tests {
         assert_eq!(run(&mut all, at(9000)).0, None);
         // Not for ever.
         let mut all = suspicions(1);
-        assert!(all.begin(at(100), other, SEQ + 1, (1, vec![id(11)]), WAITS));
+        all.begin(at(100), other, SEQ + 1, (1, vec![id(11)]), WAITS);
         let _ = all.due(at(100), WAITS);
         all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
         all.handle_saw(at(1000), id(11), SEQ, Sight::Silence);
@@ -595,6 +602,19 @@ mod tests {
         assert_eq!(questions, Vec::<u64>::new(), "they have time to watch");
         let (_, questions, _) = run(&mut all, at(1145));
         assert_eq!(questions, [11, 12, 13, 14, 15]);
+    }
+
+    #[test]
+    fn what_was_found_while_cut_off_is_void() {
+        let mut all = suspicions(1);
+        all.saw_itself(at(1000), id(SUSPECT), Sight::Silence);
+        all.begin(at(1000), (id(2), Incarnation(0)), SEQ + 1, (1, vec![id(11)]), WAITS);
+        all.handle_saw(at(1000), id(11), SEQ, Sight::Silence);
+        assert!(all.due(at(1000), WAITS).verdicts.is_empty(), "it waits for the other suspicion");
+        all.clear();
+        all.handle_saw(at(1001), id(11), SEQ + 1, Sight::Silence);
+        assert_eq!((run(&mut all, at(9000)).0, all.len()), (None, 0));
+        all.check();
     }
 
     #[test]

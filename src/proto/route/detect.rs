@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::super::detector::{Answered, Step, Watched};
+use super::super::detector::{Answered, Step, Watched, ring_from};
 use super::super::health::Sign;
 use super::super::members::{Claimed, State};
 use super::super::round_trips::RoundTrips;
@@ -96,6 +96,16 @@ impl Protocol {
                 self.send_to(target, Probe { seq, digest });
             }
             None => self.send_to(target, Ping { seq }),
+        }
+    }
+
+    /// A member says something. If nobody has for as long as a pause is tolerated, the silence
+    /// that this node has seen meanwhile was its own, and that of others who were cut off with it.
+    pub(super) fn note_contact(&mut self) {
+        let before = std::mem::replace(&mut self.contact.heard, self.now);
+        if self.now - before > self.config.silence() {
+            self.suspicions.clear();
+            self.detector.start_again(self.now);
         }
     }
 
@@ -192,9 +202,8 @@ impl Protocol {
         for n in 0u64..4 * CANDIDATES as u64 {
             let parts: [&[u8]; 3] = [&about[0], &about[1], &n.to_le_bytes()];
             let point = stable_hash(Domain::Witness, &parts);
-            let after = peers.partition_point(|id| id.as_u64() < point);
-            let mut ring = peers[after..].iter().chain(&peers[..after]);
-            let next = ring.find(|id| **id != target && !chosen.contains(id));
+            let mut ring = ring_from(peers, point);
+            let next = ring.find(|id| *id != target && !chosen.contains(id));
             chosen.extend(next);
             if chosen.len() == CANDIDATES || next.is_none() {
                 break;
@@ -409,10 +418,8 @@ impl Protocol {
         if !self.is_synced() {
             return Vec::new();
         }
-        let peers = self.members.peers();
-        let after = peers.partition_point(|id| *id < self.local);
-        let ring = peers[after..].iter().chain(&peers[..after]);
-        let ends = ring.take(self.config.tethers).filter_map(|id| self.members.live(*id));
+        let ring = ring_from(self.members.peers(), self.local.as_u64());
+        let ends = ring.take(self.config.tethers).filter_map(|id| self.members.live(id));
         ends.map(|member| (member.node.id(), member.node.addr())).collect()
     }
 

@@ -8,6 +8,7 @@ use super::super::pull::Purpose;
 use super::super::{Phase, Protocol};
 use super::Origin;
 use super::membership::Claim;
+use super::send::SMALL;
 use crate::wire::frame::{Ack, Incarnation, Introduce, WrongRun};
 use crate::wire::{DecodeError, Frame, ReceivedHeader, decode_frames, decode_header};
 
@@ -73,7 +74,7 @@ impl Protocol {
         let member = self.members.live(header.from).is_some();
         if member {
             self.members.heard(self.now, header.from);
-            self.contact.heard = self.now;
+            self.note_contact();
         }
         let mut origin =
             Origin { id: header.from, addr: from, member, pulled: None, spread: false };
@@ -201,7 +202,7 @@ impl Protocol {
             }
             return;
         }
-        let mut payload = Vec::new();
+        let mut payload = Vec::with_capacity(SMALL);
         Frame::from(Ack { seq }).encode(&mut payload);
         if known.is_none() {
             Frame::from(Introduce).encode(&mut payload);

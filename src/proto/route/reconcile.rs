@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;
@@ -30,7 +31,7 @@ use crate::time::Instant;
 use crate::wire::cell::{Cell, Cells};
 use crate::wire::frame::{Alive, Incarnation, MoreSymbols, Object, Probe, Push, Symbols, Table};
 use crate::wire::limits::{MAX_CELLS_PER_FRAME, MAX_SKETCH_CELLS};
-use crate::wire::{Domain, Frame, ScopeId, stable_hash};
+use crate::wire::{Domain, Frame, ScopeId, stable_hasher};
 
 /// Symbols that are sent before anybody asks: enough for one or two changes that one side missed,
 /// which is what most differences are.
@@ -64,14 +65,15 @@ impl Protocol {
         if !self.rules.digests || self.phase != Phase::Synced {
             return None;
         }
-        let mut bytes = seq.to_le_bytes().to_vec();
+        let mut hasher = stable_hasher(Domain::Digest);
+        hasher.write(&seq.to_le_bytes());
         for table in self.common_tables(peer) {
             let Some(summary) = self.summary(table) else { continue };
-            bytes.extend_from_slice(&table.as_u64().to_le_bytes());
-            bytes.extend_from_slice(&summary.count.to_le_bytes());
-            bytes.extend_from_slice(&summary.hash.to_le_bytes());
+            hasher.write(&table.as_u64().to_le_bytes());
+            hasher.write(&summary.count.to_le_bytes());
+            hasher.write(&summary.hash.to_le_bytes());
         }
-        let [low, high, ..] = stable_hash(Domain::Digest, &[&bytes]).to_le_bytes();
+        let [low, high, ..] = hasher.finish().to_le_bytes();
         Some(u16::from_le_bytes([low, high]))
     }
 
@@ -107,10 +109,8 @@ impl Protocol {
 
     /// The members, and the scopes that both this node and a peer are in, in the order of their
     /// ids.
-    fn common_tables(&self, peer: NodeId) -> Vec<Table> {
-        let mut tables = vec![Table::Members];
-        tables.extend(self.common_scopes(peer).into_iter().map(Table::Scope));
-        tables
+    fn common_tables(&self, peer: NodeId) -> impl Iterator<Item = Table> {
+        std::iter::once(Table::Members).chain(self.common_scopes(peer).map(Table::Scope))
     }
 
     /// A member's digest came; when ours is another, our symbols go along with the answer.
@@ -144,7 +144,7 @@ impl Protocol {
             own_version: self.members.local().version,
             your_version: self.members.find(peer)?.version,
             first: u16::try_from(first).expect("there are few"),
-            cells: Cells(self.cells(&self.common_tables(peer), first, count)),
+            cells: Cells(self.cells(&self.common_tables(peer).collect::<Vec<_>>(), first, count)),
         })
     }
 
@@ -183,7 +183,7 @@ impl Protocol {
             return self.exchange_profiles(origin, symbols, (known, own));
         }
         let peer = origin.id;
-        let tables = self.common_tables(peer);
+        let tables: Vec<Table> = self.common_tables(peer).collect();
         let first = usize::from(symbols.first);
         if first == 0 {
             let timeout = self.config.pull_timeout;
@@ -234,7 +234,7 @@ impl Protocol {
 
     /// It is known what only this node has, and what only the peer has: each gets the other's.
     fn reconcile(&mut self, origin: Origin, difference: &Decoded) {
-        let scopes = self.common_scopes(origin.id);
+        let scopes = self.common_scopes(origin.id).collect();
         self.note_agreement(origin.id, scopes, &difference.ours);
         let many = difference.ours.len() + difference.theirs.len() > MANY_DIFFERENCES;
         if many {

@@ -62,7 +62,7 @@ impl Protocol {
         // In a datagram of the smallest size there is room for fewer tables; the next comparison
         // begins elsewhere, as scopes are taken in a random rotation.
         let room = (self.payload_room() - 16) / 22;
-        let mut scopes = self.common_scopes(peer);
+        let mut scopes: Vec<ScopeId> = self.common_scopes(peer).collect();
         if !scopes.is_empty() {
             let first = rand::RngExt::random_range(&mut self.rng, 0..scopes.len());
             scopes.rotate_left(first);
@@ -77,8 +77,9 @@ impl Protocol {
     }
 
     /// The scopes that both this node and a peer are in.
-    pub(super) fn common_scopes(&self, peer: NodeId) -> Vec<ScopeId> {
-        self.shared_memberships(peer).iter().map(|membership| membership.scope).collect()
+    pub(super) fn common_scopes(&self, peer: NodeId) -> impl Iterator<Item = ScopeId> {
+        let scopes = self.members.find(peer).map_or(&[][..], |member| &member.scopes);
+        scopes.iter().map(|it| it.scope).filter(|scope| self.roles.table(*scope).is_some())
     }
 
     pub(super) fn summary(&self, table: Table) -> Option<Summary> {

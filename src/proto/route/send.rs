@@ -23,6 +23,9 @@ pub(super) const MAX_OUTGOING: usize = 16_384;
 /// to be put together first.
 const REQUEST_PATIENCE: u32 = 4;
 
+/// Bytes that hold a ping, and most other frames that travel alone.
+pub(super) const SMALL: usize = 32;
+
 /// A datagram that waits.
 #[derive(Debug)]
 pub(in crate::proto) struct Outgoing {
@@ -58,7 +61,7 @@ impl Protocol {
 
     /// Sends one frame to an address.
     pub(super) fn send(&mut self, addr: SocketAddr, to: Option<NodeId>, frame: impl Into<Frame>) {
-        let mut payload = Vec::new();
+        let mut payload = Vec::with_capacity(SMALL);
         frame.into().encode(&mut payload);
         self.send_payload(addr, to, payload);
     }
