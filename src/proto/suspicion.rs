@@ -160,8 +160,8 @@ pub(super) struct Suspicions {
 }
 
 impl Suspicions {
-    /// Suspects a peer that is not suspected yet, with `others` members that are neither it nor this
-    /// node, of whom these are to be asked.
+    /// Suspects a peer that is not suspected yet, with `others` members that are neither it nor
+    /// this node, of whom these are to be asked.
     pub(super) fn begin(
         &mut self,
         now: Instant,
