@@ -86,6 +86,7 @@ impl<V> IdMap<V> {
     }
 
     /// All entries in order.
+    #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &V)> {
         self.range(NodeId::MIN, NodeId::MAX)
     }

@@ -1,30 +1,62 @@
 //! What a role can be looked up by: [`AsRole`], with neither a [`Role`] nor, as a rule, the heap.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use bytes::Bytes;
 
 use super::term::{self, Sink};
-use super::{Role, hash_bytes};
+use super::{Role, hash};
 
-/// What a map of roles is searched by: a role's canonical bytes and their hash.
+/// What a map of roles is searched by: a role and its hash.
 ///
 /// One is only to be had from [`AsRole::with_key`].
 #[derive(Debug, Clone, Copy)]
 pub struct RoleKey<'a> {
-    bytes: &'a [u8],
+    form: Form<'a>,
     hash: u64,
 }
 
+/// How a key says which role it is.
+#[derive(Debug, Clone, Copy)]
+enum Form<'a> {
+    /// The role that is this string, which is [plain](term::is_plain): it stands in the canonical
+    /// bytes as it is, so that nothing has to be written to look it up.
+    Text(&'a [u8]),
+    /// The role of these canonical bytes.
+    Term(&'a [u8]),
+}
+
 impl<'a> RoleKey<'a> {
+    /// The key of a string, if it is plain.
     #[inline]
-    pub(crate) fn bytes(self) -> &'a [u8] {
-        self.bytes
+    fn of_text(text: &'a str) -> Option<RoleKey<'a>> {
+        let text = text.as_bytes();
+        let key = || RoleKey { form: Form::Text(text), hash: hash::of_text(text) };
+        term::is_plain(text).then(key)
     }
 
     #[inline]
     pub(crate) fn hash(self) -> u64 {
         self.hash
+    }
+
+    /// Whether it is the key of this role.
+    #[inline]
+    pub(crate) fn is(self, role: &Role) -> bool {
+        self.hash == role.hash64()
+            && match self.form {
+                Form::Text(text) => term::is_plain_text(role.as_bytes(), text),
+                Form::Term(bytes) => role.as_bytes() == bytes,
+            }
+    }
+
+    /// How a role compares with that of this key.
+    pub(crate) fn order(self, role: &Role) -> Ordering {
+        match self.form {
+            Form::Text(text) => term::cmp_plain_text(role.as_bytes(), text),
+            Form::Term(bytes) => role.as_bytes().cmp(bytes),
+        }
     }
 }
 
@@ -53,11 +85,19 @@ pub trait AsRole: sealed::Encode {
     /// Calls `look_up` with the key of the role that this value is.
     #[inline]
     fn with_key<R>(&self, look_up: impl FnOnce(RoleKey<'_>) -> R) -> R {
-        let mut term = KeyBuffer::new();
-        self.encode(&mut term);
-        let bytes = term.as_bytes();
-        look_up(RoleKey { bytes, hash: hash_bytes(bytes) })
+        with_encoded_key(self, look_up)
     }
+}
+
+#[inline]
+fn with_encoded_key<R>(
+    value: &(impl sealed::Encode + ?Sized),
+    look_up: impl FnOnce(RoleKey<'_>) -> R,
+) -> R {
+    let mut term = KeyBuffer::new();
+    value.encode(&mut term);
+    let bytes = term.as_bytes();
+    look_up(RoleKey { form: Form::Term(bytes), hash: hash::of_term(bytes) })
 }
 
 mod sealed {
@@ -135,8 +175,6 @@ macro_rules! plain_roles {
 }
 
 plain_roles! {
-    String: |value, out| term::put_str(out, value);
-    Cow<'_, str>: |value, out| term::put_str(out, value);
     Vec<u8>: |value, out| term::put_bytes(out, value);
     Bytes: |value, out| term::put_bytes(out, value);
     u8: |value, out| term::put_unsigned(out, (*value).into());
@@ -165,7 +203,41 @@ impl sealed::Encode for str {
     }
 }
 
-impl AsRole for str {}
+impl AsRole for str {
+    #[inline]
+    fn with_key<R>(&self, look_up: impl FnOnce(RoleKey<'_>) -> R) -> R {
+        match RoleKey::of_text(self) {
+            Some(key) => look_up(key),
+            None => with_encoded_key(self, look_up),
+        }
+    }
+}
+
+/// Other types of strings.
+macro_rules! text_roles {
+    ($($type:ty)+) => { $(
+        impl sealed::Encode for $type {
+            fn encode(&self, out: &mut KeyBuffer) {
+                term::put_str(out, self);
+            }
+        }
+
+        impl AsRole for $type {
+            #[inline]
+            fn with_key<R>(&self, look_up: impl FnOnce(RoleKey<'_>) -> R) -> R {
+                (**self).with_key(look_up)
+            }
+        }
+
+        impl From<$type> for Role {
+            fn from(value: $type) -> Role {
+                sealed::Encode::to_role(&value)
+            }
+        }
+    )+ };
+}
+
+text_roles! { String Cow<'_, str> }
 
 impl sealed::Encode for [u8] {
     #[inline]
@@ -225,7 +297,7 @@ impl sealed::Encode for Role {
 impl AsRole for Role {
     #[inline]
     fn with_key<R>(&self, look_up: impl FnOnce(RoleKey<'_>) -> R) -> R {
-        look_up(RoleKey { bytes: self.as_bytes(), hash: self.hash64() })
+        look_up(RoleKey { form: Form::Term(self.as_bytes()), hash: self.hash64() })
     }
 }
 

@@ -5,26 +5,29 @@
 //! and whichever integer type they came from.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{Hash, Hasher};
 use std::iter::FusedIterator;
 use std::ops::{Deref, Range};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use siphasher::sip::SipHasher13;
 
 use crate::error::RoleError;
 
 mod de;
 mod embedded;
+mod hash;
 mod key;
 mod print;
 mod ser;
+mod small;
 mod term;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use hash::of_text as hash_text;
 pub use key::{AsRole, RoleKey};
+use small::SmallBytes;
 pub(crate) use term::RoleDecodeError;
 
 /// The longest encoding of a role, in bytes. The encoding of a string is two bytes longer than the
@@ -77,7 +80,7 @@ const EMBEDDED_ROLE: &str = "$rolecall::Role";
 pub struct Role {
     /// Of `bytes`; keyed per process, so that nobody on the network can choose roles that collide.
     hash: u64,
-    bytes: Arc<[u8]>,
+    bytes: SmallBytes,
 }
 
 impl Role {
@@ -147,7 +150,7 @@ impl Role {
     }
 
     fn from_canonical(bytes: &[u8]) -> Role {
-        Role { hash: hash_bytes(bytes), bytes: bytes.into() }
+        Role { hash: hash::of_term(bytes), bytes: bytes.into() }
     }
 
     /// The value, as any type that it is a value of. A `&str` can be borrowed from the role.
@@ -185,12 +188,14 @@ impl Role {
     ///
     /// assert_eq!(Role::from("web").as_bytes(), b"\x40web\x00");
     /// ```
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The hash of [`as_bytes`](Role::as_bytes), as [`hash_bytes`] computes it. It differs from
+    /// The hash of [`as_bytes`](Role::as_bytes), as [`hash::of_term`] computes it. It differs from
     /// process to process, so it must neither be sent nor decide any order.
+    #[inline]
     pub(crate) fn hash64(&self) -> u64 {
         self.hash
     }
@@ -211,16 +216,6 @@ impl Role {
     }
 }
 
-/// SipHash-1-3 of a role's canonical bytes, with a random key per process.
-pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
-    static KEYED: OnceLock<SipHasher13> = OnceLock::new();
-    let keyed = KEYED.get_or_init(|| {
-        let random = RandomState::new();
-        SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1))
-    });
-    keyed.hash(bytes)
-}
-
 /// Compares with a role, or with a plain value as the role that it would be.
 ///
 /// # Examples
@@ -233,7 +228,7 @@ pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
 /// ```
 impl<T: AsRole + ?Sized> PartialEq<T> for Role {
     fn eq(&self, other: &T) -> bool {
-        other.with_key(|key| self.hash == key.hash() && *self.bytes == *key.bytes())
+        other.with_key(|key| key.is(self))
     }
 }
 
@@ -247,14 +242,14 @@ impl PartialOrd for Role {
 
 impl Ord for Role {
     fn cmp(&self, other: &Role) -> std::cmp::Ordering {
-        self.bytes.cmp(&other.bytes)
+        self.as_bytes().cmp(other.as_bytes())
     }
 }
 
 impl Hash for Role {
     /// Hashes the bytes, not their hash: a user's hasher may be one that has to be reproducible.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.bytes.hash(state);
+        self.as_bytes().hash(state);
     }
 }
 
@@ -335,9 +330,7 @@ pub struct Roles {
 impl Roles {
     /// Whether this role is among them. Takes time in proportion to the logarithm of their number.
     pub fn has(&self, role: impl AsRole) -> bool {
-        role.with_key(|key| {
-            self.roles.binary_search_by(|each| each.as_bytes().cmp(key.bytes())).is_ok()
-        })
+        role.with_key(|key| self.roles.binary_search_by(|each| key.order(each)).is_ok())
     }
 }
 

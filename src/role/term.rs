@@ -30,6 +30,7 @@
 //! `FoundationDB`.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use super::{MAX_ROLE_BYTES, MAX_ROLE_DEPTH};
 
@@ -196,6 +197,41 @@ pub(super) fn put_named(out: &mut impl Sink, family: Family, shape: Shape, name:
 
 pub(super) fn put_end(out: &mut impl Sink) {
     out.put(&[END]);
+}
+
+/// Whether a text stands in the encoding as it is: it has no zero.
+#[inline]
+pub(super) fn is_plain(text: &[u8]) -> bool {
+    const LOW_BITS: u64 = u64::MAX / 0xff;
+    let has_zero = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        word.wrapping_sub(LOW_BITS) & !word & (LOW_BITS << 7) != 0
+    };
+    // The last word may share bytes with the one before.
+    match text.last_chunk() {
+        Some(last) => !has_zero(last) && !text.as_chunks().0.iter().any(has_zero),
+        None => !text.contains(&END),
+    }
+}
+
+/// The text of a string's canonical bytes, if it is plain.
+#[inline]
+pub(super) fn plain_text(term: &[u8]) -> Option<&[u8]> {
+    match term {
+        [STR, text @ .., END] if is_plain(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Whether canonical bytes are those of a string of this text, which is plain.
+#[inline]
+pub(super) fn is_plain_text(term: &[u8], text: &[u8]) -> bool {
+    matches!(term, [STR, inner @ .., END] if inner == text)
+}
+
+/// How canonical bytes compare with those of a string of this text, which is plain.
+pub(super) fn cmp_plain_text(term: &[u8], text: &[u8]) -> Ordering {
+    term.iter().cmp([STR].iter().chain(text).chain(&[END]))
 }
 
 fn put_text(out: &mut impl Sink, mut text: &[u8]) {

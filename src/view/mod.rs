@@ -29,11 +29,21 @@
 //! state of the set it asks for. Two reads are two moments.
 //!
 //! # Cost
-//! A read hashes its key (not for a `&Role`, which carries its hash), enters the epoch, looks at
-//! one or two cache lines of the table and at the entry's. It never waits, retries or allocates,
-//! and frees nothing of what the publisher made; only a thread's first read allocates, as it
-//! registers the thread. A thread that stays inside a read delays nobody: it only keeps memory
-//! ([`Publisher::pending_bytes`]) from being freed.
+//! A read hashes its key (not for a `&Role`, which carries its hash), enters the epoch (not in a
+//! [`View`], which is inside), looks at one or two cache lines of the table and at the entry's. It
+//! never waits, retries or allocates, and frees nothing of what the publisher made; only a
+//! thread's first read allocates, as it registers the thread. (A role that is neither a `&Role`
+//! nor a string, and long, is written on the heap to be looked up.) A thread that stays inside a
+//! read delays nobody: it only keeps memory ([`Publisher::pending_bytes`]) from being freed.
+//!
+//! # Across `.await`
+//! Snapshots ([`Nodes`], [`Roles`]) may be held for as long as you like. A [`View`] is not `Send`,
+//! and a task that sleeps with one keeps all that is replaced meanwhile. Where tasks do not move
+//! between threads only clippy can forbid that, by this in `clippy.toml`:
+//!
+//! ```toml
+//! await-holding-invalid-types = ["rolecall::view::View"]
+//! ```
 //!
 //! What was published outlives its publisher: it goes with the last handle to it.
 
@@ -210,9 +220,7 @@ impl ScopeView {
 
     #[inline]
     fn nodes_in<'g>(&'g self, guard: &'g EpochGuard, role: impl AsRole) -> Option<&'g Nodes> {
-        role.with_key(|key| {
-            self.roles.get(guard, key.hash(), |known| known.as_bytes() == key.bytes())
-        })
+        role.with_key(|key| self.roles.get(guard, key.hash(), |known| key.is(known)))
     }
 
     #[inline]
@@ -367,7 +375,7 @@ impl Registry {
 
 /// Node names come from the network as roles do, so they are hashed with the same secret key.
 fn hash_name(name: &str) -> u64 {
-    role::hash_bytes(name.as_bytes())
+    role::hash_text(name.as_bytes())
 }
 
 impl HeapBytes for Node {

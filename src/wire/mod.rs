@@ -140,16 +140,11 @@ pub(crate) enum Domain {
 
 /// SipHash-1-3 under a fixed key: the same on every platform and in every version of rolecall.
 pub(crate) fn stable_hash(domain: Domain, parts: &[&[u8]]) -> u64 {
-    let mut hasher = stable_hasher(domain);
+    let mut hasher = StableHasher::new(domain);
     for part in parts {
         hasher.write(part);
     }
     hasher.finish()
-}
-
-/// The same, of parts that come one by one.
-pub(crate) fn stable_hasher(domain: Domain) -> impl Hasher {
-    SipHasher13::new_with_keys(0x726f_6c65_6361_6c6c, domain as u64)
 }
 
 /// The hash of one entry of a table, of which its [`Summary`](frame::Summary) is the exclusive-or.

@@ -31,7 +31,7 @@ use crate::time::Instant;
 use crate::wire::cell::{Cell, Cells};
 use crate::wire::frame::{Alive, Incarnation, MoreSymbols, Object, Probe, Push, Symbols, Table};
 use crate::wire::limits::{MAX_CELLS_PER_FRAME, MAX_SKETCH_CELLS};
-use crate::wire::{Domain, Frame, ScopeId, stable_hasher};
+use crate::wire::{Domain, Frame, ScopeId, StableHasher};
 
 /// Symbols that are sent before anybody asks: enough for one or two changes that one side missed,
 /// which is what most differences are.
@@ -65,7 +65,7 @@ impl Protocol {
         if !self.rules.digests || self.phase != Phase::Synced {
             return None;
         }
-        let mut hasher = stable_hasher(Domain::Digest);
+        let mut hasher = StableHasher::new(Domain::Digest);
         hasher.write(&seq.to_le_bytes());
         for table in self.common_tables(peer) {
             let Some(summary) = self.summary(table) else { continue };
