@@ -383,6 +383,12 @@ impl Nodes {
     pub fn names(&self) -> Vec<&str> {
         self.iter().map(Node::name).collect()
     }
+
+    /// Of nodes that are sorted, each once.
+    pub(crate) fn from_sorted(nodes: Vec<Node>) -> Nodes {
+        debug_assert!(nodes.is_sorted_by(|a, b| a < b), "the caller has sorted them");
+        Nodes(nodes.into())
+    }
 }
 
 impl FromIterator<Node> for Nodes {
@@ -391,7 +397,7 @@ impl FromIterator<Node> for Nodes {
         let mut nodes: Vec<Node> = nodes.into_iter().collect();
         nodes.sort_unstable();
         nodes.dedup();
-        Nodes(nodes.into())
+        Nodes::from_sorted(nodes)
     }
 }
 

@@ -328,6 +328,12 @@ pub struct Roles {
 }
 
 impl Roles {
+    /// Of roles that are sorted, each once.
+    pub(crate) fn from_sorted(roles: Vec<Role>) -> Roles {
+        debug_assert!(roles.is_sorted_by(|a, b| a < b), "the caller has sorted them");
+        if roles.is_empty() { Roles::default() } else { Roles { roles: roles.into() } }
+    }
+
     /// Whether this role is among them. Takes time in proportion to the logarithm of their number.
     pub fn has(&self, role: impl AsRole) -> bool {
         role.with_key(|key| self.roles.binary_search_by(|each| key.order(each)).is_ok())
@@ -357,7 +363,7 @@ impl<T: Into<Role>> FromIterator<T> for Roles {
         }
         roles.sort_unstable();
         roles.dedup();
-        Roles { roles: roles.into() }
+        Roles::from_sorted(roles)
     }
 }
 

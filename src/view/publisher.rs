@@ -332,14 +332,12 @@ impl ScopeFold {
         let mut all_changes = NodeChanges::new();
         for (name, changes) in &self.changed_nodes {
             let published = self.published_roles(name);
-            let is_shown = |role| published.binary_search(role).is_ok();
             let mut has_roles = !published.is_empty();
-            if changes.iter().any(|(role, shown)| is_shown(role) != *shown) {
-                let roles = self.roles_of(name);
+            if let Some(roles) = merge_roles(published, changes) {
                 has_roles = !roles.is_empty();
                 let (hash, nodes) = (hash_name(name), &mut self.writer.nodes);
                 if has_roles {
-                    nodes.insert(reclaimer, hash, name.clone(), Roles::from_iter(roles));
+                    nodes.insert(reclaimer, hash, name.clone(), roles);
                 } else {
                     nodes.remove(reclaimer, hash, name);
                 }
@@ -360,27 +358,47 @@ impl ScopeFold {
 
 /// A sorted set of nodes after some changes; `None` if they change nothing.
 fn merge_nodes(old: &[Node], changes: &NodeChanges) -> Option<Nodes> {
-    let find = |name: &NodeName| old.binary_search_by(|node| node.node_name().cmp(name));
-    let changes_nothing = |(name, new): (&NodeName, &Option<Node>)| match (find(name), new) {
-        (Ok(at), Some(new)) => same_value(&old[at], new),
-        (Err(_), None) => true,
-        (Ok(_), None) | (Err(_), Some(_)) => false,
-    };
-    if changes.iter().all(changes_nothing) {
-        return None;
-    }
-    // Stretches of what stays between the changes: in order, so that there is nothing to sort.
-    let mut merged = Vec::with_capacity(old.len() + changes.len());
+    let edits = changes.iter().filter_map(|(name, new)| {
+        let place = old.binary_search_by(|node| node.node_name().cmp(name));
+        match (place, new) {
+            (Ok(at), Some(new)) if same_value(&old[at], new) => None,
+            (Err(_), None) => None,
+            (place, new) => Some(Edit { place, new: new.as_ref() }),
+        }
+    });
+    merge(old, edits).map(Nodes::from_sorted)
+}
+
+/// A sorted set of roles after some, that are to be shown or not; `None` if they change nothing.
+fn merge_roles(old: &[Role], changes: &BTreeMap<Role, bool>) -> Option<Roles> {
+    let edits = changes.iter().filter_map(|(role, shown)| {
+        let place = old.binary_search(role);
+        (place.is_ok() != *shown).then_some(Edit { place, new: shown.then_some(role) })
+    });
+    merge(old, edits).map(Roles::from_sorted)
+}
+
+/// What is to stand at a place of a sorted list, or be inserted before it.
+struct Edit<'a, T> {
+    place: Result<usize, usize>,
+    new: Option<&'a T>,
+}
+
+/// A list after some edits, in the order of their places; `None` if there are none. What stays is
+/// copied in stretches: in order, so that there is nothing to sort.
+fn merge<'a, T: Clone>(old: &'a [T], edits: impl Iterator<Item = Edit<'a, T>>) -> Option<Vec<T>> {
+    let mut edits = edits.peekable();
+    edits.peek()?;
+    let mut merged = Vec::with_capacity(old.len() + 1);
     let mut copied = 0;
-    for (name, new) in changes {
-        let found = find(name);
-        let (Ok(at) | Err(at)) = found;
+    for Edit { place, new } in edits {
+        let (Ok(at) | Err(at)) = place;
         merged.extend_from_slice(&old[copied..at]);
-        merged.extend(new.clone());
-        copied = at + usize::from(found.is_ok());
+        merged.extend(new.cloned());
+        copied = at + usize::from(place.is_ok());
     }
     merged.extend_from_slice(&old[copied..]);
-    Some(merged.into_iter().collect())
+    Some(merged)
 }
 
 /// Whether two values of a node are alike in all that can be seen of them: equality looks at name
