@@ -152,9 +152,9 @@ impl Table for RwLock<Map> {
     }
 
     fn writer<'t>(&'t self, data: &'t Data) -> Option<Writer<'t>> {
-        each(data, |name, nodes| {
+        Some(each(data, |name, nodes| {
             self.write().expect("no writer panics").insert(name, nodes);
-        })
+        }))
     }
 }
 
@@ -164,9 +164,9 @@ impl Table for parking_lot::RwLock<Map> {
     }
 
     fn writer<'t>(&'t self, data: &'t Data) -> Option<Writer<'t>> {
-        each(data, |name, nodes| {
+        Some(each(data, |name, nodes| {
             self.write().insert(name, nodes);
-        })
+        }))
     }
 }
 
@@ -177,9 +177,9 @@ impl Table for DashMap<Arc<str>, Arc<[Node]>> {
     }
 
     fn writer<'t>(&'t self, data: &'t Data) -> Option<Writer<'t>> {
-        each(data, |name, nodes| {
+        Some(each(data, |name, nodes| {
             self.insert(name, nodes);
-        })
+        }))
     }
 }
 
@@ -203,9 +203,9 @@ impl Table for Papaya {
     }
 
     fn writer<'t>(&'t self, data: &'t Data) -> Option<Writer<'t>> {
-        each(data, |name, nodes| {
+        Some(each(data, |name, nodes| {
             self.map.pin().insert(name, nodes);
-        })
+        }))
     }
 }
 
@@ -217,9 +217,9 @@ impl Table for flurry::HashMap<Arc<str>, Arc<[Node]>> {
     }
 
     fn writer<'t>(&'t self, data: &'t Data) -> Option<Writer<'t>> {
-        each(data, |name, nodes| {
+        Some(each(data, |name, nodes| {
             self.pin().insert(name, nodes);
-        })
+        }))
     }
 }
 
@@ -230,9 +230,9 @@ impl Table for scc::HashMap<Arc<str>, Arc<[Node]>> {
     }
 
     fn writer<'t>(&'t self, data: &'t Data) -> Option<Writer<'t>> {
-        each(data, |name, nodes| {
+        Some(each(data, |name, nodes| {
             self.upsert_sync(name, nodes);
-        })
+        }))
     }
 }
 
@@ -244,12 +244,12 @@ impl Table for scc::HashIndex<Arc<str>, Arc<[Node]>> {
     }
 
     fn writer<'t>(&'t self, data: &'t Data) -> Option<Writer<'t>> {
-        each(data, |name, nodes| match self.entry_sync(name) {
+        Some(each(data, |name, nodes| match self.entry_sync(name) {
             scc::hash_index::Entry::Occupied(mut entry) => entry.update(nodes),
             scc::hash_index::Entry::Vacant(entry) => {
                 entry.insert_entry(nodes);
             }
-        })
+        }))
     }
 }
 
@@ -261,19 +261,19 @@ impl Table for SkipMap<Arc<str>, Arc<[Node]>> {
     }
 
     fn writer<'t>(&'t self, data: &'t Data) -> Option<Writer<'t>> {
-        each(data, |name, nodes| {
+        Some(each(data, |name, nodes| {
             self.insert(name, nodes);
-        })
+        }))
     }
 }
 
 /// A writer to which one change is like many.
-fn each<'t>(data: &'t Data, insert: impl Fn(Arc<str>, Arc<[Node]>) + 't) -> Option<Writer<'t>> {
-    Some(Box::new(move |changes| {
+fn each<'t>(data: &'t Data, insert: impl Fn(Arc<str>, Arc<[Node]>) + 't) -> Writer<'t> {
+    Box::new(move |changes| {
         for &change in changes {
             insert(data.key(change.role), data.set_after(change));
         }
-    }))
+    })
 }
 
 struct LeftRight {

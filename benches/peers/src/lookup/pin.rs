@@ -8,6 +8,7 @@ use super::contenders::{Reader, Table};
 use super::data::{Changes, Data};
 use super::reading;
 use super::report::{Figure, at_share};
+use crate::report::rounded;
 
 /// One update each 10 us.
 const UPDATE_INTERVAL: Duration = Duration::from_micros(10);
@@ -45,9 +46,9 @@ pub(super) fn measure(data: &Data, table: &dyn Table, turns: usize) -> Vec<Figur
         Figure::new(name, data.len(), "pin", times)
             .beside(&nothing, times)
             .with("calls", times.len())
-            .with("p9999_ns", at_share(times, 0.9999))
-            .with("p99999_ns", at_share(times, 0.99999))
-            .with("max_ns", at_share(times, 1.0))
+            .with("p9999_ns", rounded(at_share(times, 0.9999)))
+            .with("p99999_ns", rounded(at_share(times, 0.99999)))
+            .with("max_ns", rounded(at_share(times, 1.0)))
             .with("updates_per_s", rate)
     };
     vec![figure("nothing", &nothing), figure("with-nodes-str", &calls)]

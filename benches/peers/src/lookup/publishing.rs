@@ -21,7 +21,7 @@ const JOINED: usize = 1_000;
 const ROLES_AT_ONCE: usize = 1_000;
 
 /// A published cluster of nodes with a few roles each.
-struct Published {
+struct PublishedCluster {
     publisher: Publisher,
     cluster: Arc<ClusterView>,
     scope: ScopeName,
@@ -29,19 +29,19 @@ struct Published {
     roles: usize,
 }
 
-impl Published {
+impl PublishedCluster {
     /// Role `n` goes to the nodes from `n` on, so that each node has `roles_each`.
-    fn new(nodes: usize, roles: usize, roles_each: usize) -> Published {
+    fn new(nodes: usize, roles: usize, roles_each: usize) -> PublishedCluster {
         let nodes: Vec<Node> = (0..nodes).map(node).collect();
         let (publisher, cluster) = Publisher::new(nodes[0].clone());
         let scope = ScopeName::new("lookup").expect("a valid name");
-        let mut published = Published { publisher, cluster, scope, nodes, roles };
-        let events: Vec<Event> = (0..published.nodes.len())
-            .flat_map(|number| published.join(&published.nodes[number], number, roles_each))
+        let mut filled = PublishedCluster { publisher, cluster, scope, nodes, roles };
+        let events: Vec<Event> = (0..filled.nodes.len())
+            .flat_map(|number| filled.join(&filled.nodes[number], number, roles_each))
             .collect();
-        published.apply(&events);
-        published.publish();
-        published
+        filled.apply(&events);
+        filled.publish();
+        filled
     }
 
     /// A node comes up with its roles.
@@ -78,7 +78,7 @@ impl Published {
 
 /// `all_nodes` at so many nodes, each with one role: reading, and publishing changes of it.
 pub(super) fn all_nodes(nodes: usize, rounds: usize) -> Vec<Figure> {
-    let mut published = Published::new(nodes, nodes.div_ceil(NODES_PER_ROLE), 1);
+    let mut published = PublishedCluster::new(nodes, nodes.div_ceil(NODES_PER_ROLE), 1);
     let mut figures = iteration(&published, rounds);
     // Every so many nodes, so that the changes are spread over the whole set.
     let step = nodes / CHANGES_AT_ONCE;
@@ -108,7 +108,7 @@ pub(super) fn all_nodes(nodes: usize, rounds: usize) -> Vec<Figure> {
 
 /// A change of one role of each of these nodes, and its reverse.
 fn both_ways(
-    published: &Published,
+    published: &PublishedCluster,
     nodes: &[usize],
     added: bool,
     role: impl Fn(usize) -> usize,
@@ -121,7 +121,7 @@ fn both_ways(
 }
 
 /// Iteration over all nodes, per node, beside a flat slice of the same nodes.
-fn iteration(published: &Published, rounds: usize) -> Vec<Figure> {
+fn iteration(published: &PublishedCluster, rounds: usize) -> Vec<Figure> {
     let scope = published.cluster.scope(&published.scope);
     let flat: Vec<Node> = scope.all_nodes().to_vec();
     let mut nanos = [Vec::new(), Vec::new(), Vec::new()];
@@ -165,7 +165,7 @@ pub(super) fn join(rounds: usize) -> Vec<Figure> {
         let setting = format!("join-1000-by-{per_turn}");
         figures.push(Figure::new("rolecall", ROLES_AT_ONCE, &setting, &sorted(&times)));
     }
-    let mut published = Published::new(JOINED, ROLES_AT_ONCE, ROLES_PER_NODE);
+    let mut published = PublishedCluster::new(JOINED, ROLES_AT_ONCE, ROLES_PER_NODE);
     let mut times = Vec::new();
     let mut applying = Vec::new();
     for round in 0..2 * rounds {
@@ -188,7 +188,7 @@ pub(super) fn join(rounds: usize) -> Vec<Figure> {
 
 /// All the writer's time while as many nodes as there are join.
 fn time_of_joins(per_turn: usize) -> Duration {
-    let mut published = Published::new(JOINED, ROLES_AT_ONCE, ROLES_PER_NODE);
+    let mut published = PublishedCluster::new(JOINED, ROLES_AT_ONCE, ROLES_PER_NODE);
     let turns: Vec<Vec<Event>> = (0..JOINED)
         .map(|number| published.join(&node(JOINED + number), number, ROLES_PER_NODE))
         .collect::<Vec<_>>()

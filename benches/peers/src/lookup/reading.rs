@@ -90,7 +90,7 @@ pub(super) fn measure(
                 let measured = run_batch(data, &mut readers[turn.table], order);
                 let stood_still = stage.steps.load(Ordering::Relaxed) == steps;
                 if counts && !(companions[turn.companion] == Companion::Reads && stood_still) {
-                    reading.add(measured);
+                    reading.add(&measured);
                 }
             }
         }
@@ -140,7 +140,7 @@ fn run_batch(data: &Data, reader: &mut Reader<'_>, order: &[usize]) -> Batch {
 
 impl Reading {
     #[expect(clippy::cast_precision_loss, reason = "few")]
-    fn add(&mut self, batch: Batch) {
+    fn add(&mut self, batch: &Batch) {
         self.nanos.push(batch.elapsed.as_secs_f64() * 1e9 / BATCH_LOOKUPS as f64);
         self.allocations += batch.allocations;
         self.frees += batch.frees;
