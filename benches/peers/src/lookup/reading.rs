@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use cpu_time::ThreadTime;
+
 use super::contenders::{Reader, Table, Writer};
 use super::data::{Changes, Data};
 use crate::heap::HeapCounts;
@@ -88,8 +90,10 @@ pub(super) fn measure(
                 let counts = number >= warm_up_turns && batch >= WARM_UP_BATCHES;
                 let steps = stage.steps.load(Ordering::Relaxed);
                 let measured = run_batch(data, &mut readers[turn.table], order);
-                let stood_still = stage.steps.load(Ordering::Relaxed) == steps;
-                if counts && !(companions[turn.companion] == Companion::Reads && stood_still) {
+                // Both of them ran, and at the same time rather than in place of each other.
+                let both_ran =
+                    stage.steps.load(Ordering::Relaxed) != steps && !measured.was_interrupted();
+                if counts && (companions[turn.companion] != Companion::Reads || both_ran) {
                     reading.add(&measured);
                 }
             }
@@ -119,6 +123,8 @@ fn turns(tables: usize, companions: usize, rounds: usize) -> Vec<Turn> {
 
 struct Batch {
     elapsed: Duration,
+    /// Of it, and a little more, what the thread was on a processor.
+    processor: Duration,
     allocations: u64,
     frees: u64,
 }
@@ -126,15 +132,25 @@ struct Batch {
 fn run_batch(data: &Data, reader: &mut Reader<'_>, order: &[usize]) -> Batch {
     data.touch(order);
     let heap = HeapCounts::now();
+    let processor = ThreadTime::now();
     let started = Instant::now();
     let found = reader(order);
     let elapsed = started.elapsed();
+    let processor = processor.elapsed();
     let after = HeapCounts::now();
     assert!(found > 0, "the lookups found nothing");
     Batch {
         elapsed,
+        processor,
         allocations: after.allocations - heap.allocations,
         frees: after.frees - heap.frees,
+    }
+}
+
+impl Batch {
+    /// Whether the scheduler took the processor away for a tenth of the time or more.
+    fn was_interrupted(&self) -> bool {
+        self.processor < self.elapsed.mul_f64(0.9)
     }
 }
 
