@@ -3,7 +3,9 @@
 mod chitchat;
 mod cluster;
 mod foca;
+mod heap;
 mod kinship;
+mod lookup;
 mod node;
 mod plumtree;
 mod report;
@@ -11,16 +13,16 @@ mod rolecall;
 mod scenarios;
 mod streams;
 
-use std::alloc::System as SystemAllocator;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
+use crate::heap::CountingAllocator;
 use crate::report::Row;
 use crate::scenarios::{Plan, Scenario};
 
 #[global_allocator]
-static HEAP: &StatsAlloc<SystemAllocator> = &INSTRUMENTED_SYSTEM;
+static HEAP: CountingAllocator = CountingAllocator;
 
 #[derive(Parser)]
 #[command(about = "rolecall and its peers in one virtual network")]
@@ -43,6 +45,8 @@ enum Command {
     Storm(Options),
     /// A network that loses datagrams.
     Loss(Options),
+    /// Not the network: what a lookup costs, beside other concurrent maps.
+    Lookup(lookup::Options),
 }
 
 #[derive(Args)]
@@ -77,7 +81,7 @@ enum Peer {
     Plumtree,
 }
 
-fn main() {
+fn main() -> ExitCode {
     let (scenario, options) = match Cli::parse().command {
         Command::Steady(options) => (Scenario::Steady, options),
         Command::Spread(options) => (Scenario::Spread, options),
@@ -85,13 +89,13 @@ fn main() {
         Command::Join(options) => (Scenario::Join, options),
         Command::Storm(options) => (Scenario::Storm, options),
         Command::Loss(options) => (Scenario::Loss, options),
+        Command::Lookup(options) => return lookup::run(&options),
     };
     let plan = Plan {
         nodes: options.nodes,
         trials: options.trials,
         seed: options.seed,
         losses: options.loss,
-        heap: HEAP,
     };
     let rows: Vec<Row> =
         options.systems.iter().flat_map(|peer| peer.run(scenario, &plan)).collect();
@@ -100,6 +104,7 @@ fn main() {
     } else {
         println!("{}", report::table(&rows));
     }
+    ExitCode::SUCCESS
 }
 
 impl Peer {

@@ -1,12 +1,11 @@
 //! What is measured, the same for every system.
 
-use std::alloc::System as SystemAllocator;
 use std::time::{Duration, Instant as WallClock};
 
 use cpu_time::ThreadTime;
-use stats_alloc::StatsAlloc;
 
 use crate::cluster::{Cluster, Counted};
+use crate::heap::HeapCounts;
 use crate::node::{Note, Pace, Place, System};
 use crate::report::{Row, millis, percentile, rounded};
 
@@ -26,7 +25,6 @@ pub(crate) struct Plan {
     pub(crate) trials: Option<u32>,
     pub(crate) seed: u64,
     pub(crate) losses: Vec<f64>,
-    pub(crate) heap: &'static StatsAlloc<SystemAllocator>,
 }
 
 /// One run of one scenario with one system.
@@ -182,13 +180,13 @@ fn steady<S: System>(run: &mut Run) {
     let (mut false_downs, mut suspicions, mut heap) = (0, Some(0), 0);
     let during = Duration::from_secs(run.pace.steady_s);
     for trial in 0..run.trials {
-        let heap_before = heap_bytes(run.plan);
+        let heap_before = HeapCounts::now().bytes;
         let mut cluster: Cluster<S> = run.cluster(trial);
         let before = cluster.counted();
         let started = ThreadTime::now();
         cluster.run(during);
         cpu += started.elapsed();
-        heap += heap_bytes(run.plan) - heap_before;
+        heap += HeapCounts::now().bytes - heap_before;
         let after = cluster.counted();
         traffic.add(Traffic::between(before, after), 1.0);
         false_downs += after.false_downs - before.false_downs;
@@ -370,12 +368,6 @@ fn sum(so_far: Option<u64>, before: Option<u64>, after: Option<u64>) -> Option<u
     Some(so_far? + (after? - before?))
 }
 
-#[expect(clippy::cast_possible_wrap, reason = "no machine has that much")]
-fn heap_bytes(plan: &Plan) -> i64 {
-    let stats = plan.heap.stats();
-    stats.bytes_allocated as i64 - stats.bytes_deallocated as i64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -385,8 +377,7 @@ mod tests {
     use crate::rolecall::Rolecall;
 
     fn plan() -> Plan {
-        let heap = &stats_alloc::INSTRUMENTED_SYSTEM;
-        Plan { nodes: 12, trials: Some(3), seed: 5, losses: vec![0.1], heap }
+        Plan { nodes: 12, trials: Some(3), seed: 5, losses: vec![0.1] }
     }
 
     /// All that does not depend on the machine.
