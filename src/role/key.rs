@@ -25,6 +25,7 @@ enum Form<'a> {
     Text(&'a [u8]),
     /// The role of these canonical bytes.
     Term(&'a [u8]),
+    Role(&'a Role),
 }
 
 impl<'a> RoleKey<'a> {
@@ -48,6 +49,7 @@ impl<'a> RoleKey<'a> {
             && match self.form {
                 Form::Text(text) => term::is_plain_text(role.as_bytes(), text),
                 Form::Term(bytes) => role.as_bytes() == bytes,
+                Form::Role(key) => role.bytes == key.bytes,
             }
     }
 
@@ -56,6 +58,7 @@ impl<'a> RoleKey<'a> {
         match self.form {
             Form::Text(text) => term::cmp_plain_text(role.as_bytes(), text),
             Form::Term(bytes) => role.as_bytes().cmp(bytes),
+            Form::Role(key) => role.cmp(key),
         }
     }
 }
@@ -297,7 +300,7 @@ impl sealed::Encode for Role {
 impl AsRole for Role {
     #[inline]
     fn with_key<R>(&self, look_up: impl FnOnce(RoleKey<'_>) -> R) -> R {
-        look_up(RoleKey { form: Form::Term(self.as_bytes()), hash: self.hash64() })
+        look_up(RoleKey { form: Form::Role(self), hash: self.hash64() })
     }
 }
 

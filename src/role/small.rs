@@ -29,6 +29,20 @@ impl From<&[u8]> for SmallBytes {
     }
 }
 
+impl PartialEq for SmallBytes {
+    /// Of few bytes all are compared, and the zeros after them: that needs neither loop nor call.
+    #[inline]
+    fn eq(&self, other: &SmallBytes) -> bool {
+        match (self, other) {
+            (
+                SmallBytes::Inline { len: a, bytes: of_a },
+                SmallBytes::Inline { len: b, bytes: of_b },
+            ) => a == b && of_a == of_b,
+            _ => **self == **other,
+        }
+    }
+}
+
 impl Deref for SmallBytes {
     type Target = [u8];
 
@@ -54,6 +68,10 @@ mod tests {
             assert_eq!(*small.clone(), all[..len]);
             let in_place = matches!(small, SmallBytes::Inline { .. });
             assert_eq!(in_place, len <= SmallBytes::INLINE_BYTES, "{len}");
+            for other in 0..=all.len() {
+                assert_eq!(small == SmallBytes::from(&all[..other]), len == other);
+            }
+            assert!(len == 0 || small != SmallBytes::from(&vec![0; len][..]));
         }
     }
 }

@@ -150,6 +150,11 @@ impl Reclaimer {
         &self.graveyard
     }
 
+    /// Things retired since the last poll.
+    pub(super) fn fresh_count(&self) -> usize {
+        self.fresh
+    }
+
     /// Things retired and not yet freed.
     pub(super) fn pending_count(&self) -> usize {
         self.retired.len()

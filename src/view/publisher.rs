@@ -15,6 +15,10 @@ use crate::event::Event;
 use crate::node::{Node, NodeName, Nodes, ScopeName};
 use crate::role::{Role, Roles};
 
+/// Things replaced after which a publication frees what it can: to find that out costs as much as
+/// a few updates.
+const POLL_AFTER: usize = 64;
+
 /// The one writer of a cluster's published state.
 ///
 /// [`apply`](Publisher::apply) any number of events, then [`publish`](Publisher::publish) once:
@@ -162,7 +166,7 @@ impl Publisher {
 
     /// Makes all that was applied visible, each set at once, and says which sets changed.
     ///
-    /// Also [`poll`](Publisher::poll)s.
+    /// Also [`poll`](Publisher::poll)s, when enough was replaced since that was last done.
     pub fn publish(&mut self) -> Published {
         let members = self.publish_members();
         let mut published = Published { roles: Vec::new(), members };
@@ -176,7 +180,9 @@ impl Publisher {
         for (scope, fold) in self.scopes.extract_if(.., |_, fold| fold.writer.is_empty()) {
             cluster.registry().entry(&scope).writer = Some(fold.writer);
         }
-        self.poll();
+        if self.reclaimer.fresh_count() >= POLL_AFTER {
+            self.poll();
+        }
         published
     }
 
