@@ -385,9 +385,9 @@ impl Nodes {
     }
 
     /// Of nodes that are sorted, each once.
-    pub(crate) fn from_sorted(nodes: Vec<Node>) -> Nodes {
+    pub(crate) fn from_sorted(nodes: Arc<[Node]>) -> Nodes {
         debug_assert!(nodes.is_sorted_by(|a, b| a < b), "the caller has sorted them");
-        Nodes(nodes.into())
+        Nodes(nodes)
     }
 }
 
@@ -397,7 +397,7 @@ impl FromIterator<Node> for Nodes {
         let mut nodes: Vec<Node> = nodes.into_iter().collect();
         nodes.sort_unstable();
         nodes.dedup();
-        Nodes::from_sorted(nodes)
+        Nodes::from_sorted(nodes.into())
     }
 }
 

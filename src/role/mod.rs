@@ -329,9 +329,9 @@ pub struct Roles {
 
 impl Roles {
     /// Of roles that are sorted, each once.
-    pub(crate) fn from_sorted(roles: Vec<Role>) -> Roles {
+    pub(crate) fn from_sorted(roles: Arc<[Role]>) -> Roles {
         debug_assert!(roles.is_sorted_by(|a, b| a < b), "the caller has sorted them");
-        if roles.is_empty() { Roles::default() } else { Roles { roles: roles.into() } }
+        Roles { roles }
     }
 
     /// Whether this role is among them. Takes time in proportion to the logarithm of their number.
@@ -363,7 +363,7 @@ impl<T: Into<Role>> FromIterator<T> for Roles {
         }
         roles.sort_unstable();
         roles.dedup();
-        Roles::from_sorted(roles)
+        Roles::from_sorted(roles.into())
     }
 }
 

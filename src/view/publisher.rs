@@ -19,6 +19,9 @@ use crate::role::{Role, Roles};
 /// a few updates.
 const POLL_AFTER: usize = 64;
 
+/// Or bytes: what is freed soon is still in the caches when it is used again.
+const POLL_AFTER_BYTES: usize = 256 << 10;
+
 /// The one writer of a cluster's published state.
 ///
 /// [`apply`](Publisher::apply) any number of events, then [`publish`](Publisher::publish) once:
@@ -180,7 +183,9 @@ impl Publisher {
         for (scope, fold) in self.scopes.extract_if(.., |_, fold| fold.writer.is_empty()) {
             cluster.registry().entry(&scope).writer = Some(fold.writer);
         }
-        if self.reclaimer.fresh_count() >= POLL_AFTER {
+        if self.reclaimer.fresh_count() >= POLL_AFTER
+            || self.reclaimer.pending_bytes() >= POLL_AFTER_BYTES
+        {
             self.poll();
         }
         published
@@ -390,21 +395,38 @@ struct Edit<'a, T> {
     new: Option<&'a T>,
 }
 
+impl<T> Edit<'_, T> {
+    fn start(&self) -> usize {
+        let (Ok(at) | Err(at)) = self.place;
+        at
+    }
+
+    fn end(&self) -> usize {
+        self.start() + usize::from(self.place.is_ok())
+    }
+}
+
 /// A list after some edits, in the order of their places; `None` if there are none. What stays is
 /// copied in stretches: in order, so that there is nothing to sort.
-fn merge<'a, T: Clone>(old: &'a [T], edits: impl Iterator<Item = Edit<'a, T>>) -> Option<Vec<T>> {
-    let mut edits = edits.peekable();
-    edits.peek()?;
-    let mut merged = Vec::with_capacity(old.len() + 1);
+fn merge<'a, T: Clone>(
+    old: &'a [T],
+    mut edits: impl Iterator<Item = Edit<'a, T>>,
+) -> Option<Arc<[T]>> {
+    let first = edits.next()?;
+    let Some(second) = edits.next() else {
+        // As a rule it is one: then the length is known, and all is copied only once.
+        let (before, after) = (&old[..first.start()], &old[first.end()..]);
+        return Some(before.iter().chain(first.new).chain(after).cloned().collect());
+    };
+    let mut merged = Vec::with_capacity(old.len() + 2);
     let mut copied = 0;
-    for Edit { place, new } in edits {
-        let (Ok(at) | Err(at)) = place;
-        merged.extend_from_slice(&old[copied..at]);
-        merged.extend(new.cloned());
-        copied = at + usize::from(place.is_ok());
+    for edit in [first, second].into_iter().chain(edits) {
+        merged.extend_from_slice(&old[copied..edit.start()]);
+        merged.extend(edit.new.cloned());
+        copied = edit.end();
     }
     merged.extend_from_slice(&old[copied..]);
-    Some(merged)
+    Some(merged.into())
 }
 
 /// Whether two values of a node are alike in all that can be seen of them: equality looks at name
