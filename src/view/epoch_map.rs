@@ -24,13 +24,21 @@ use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crossbeam_epoch::{Collector, Guard, LocalHandle};
+use super::sync::{
+    Arc, AtomicBool, AtomicPtr, AtomicU64, Collector, Guard, LocalHandle, Mutex, OnceLock,
+    Ordering, PoisonError, thread_local,
+};
 
 #[cfg(test)]
 mod tests;
+
+/// The store that hands a block, a table or a value to the readers.
+///
+/// A build with a `rolecall_twin` is one of the broken versions of this file that `tests/verify`
+/// must find out.
+const PUBLISH: Ordering =
+    if cfg!(rolecall_twin = "relaxed_publish") { Ordering::Relaxed } else { Ordering::Release };
 
 /// Slots in one line of a table: 8 pointers of 8 bytes fill a cache line.
 const SLOTS_PER_LINE: usize = 8;
@@ -178,6 +186,9 @@ impl Reclaimer {
         self.retired.push_back(Retired { what, bytes });
         self.pending_bytes += bytes;
         self.fresh += 1;
+        if cfg!(rolecall_twin = "early_free") {
+            self.ripe = self.freed + self.retired.len() as u64;
+        }
     }
 
     /// Frees what no reader can hold any more, a bounded number of things; returns how many.
@@ -249,7 +260,7 @@ impl<T> Drop for CellRoot<T> {
     fn drop(&mut self) {
         // SAFETY: the value came from a box, and the last handle is gone; a reader's reference
         // would borrow from one.
-        drop(unsafe { Box::from_raw(*self.value.get_mut()) });
+        drop(unsafe { Box::from_raw(self.value.load(Ordering::Relaxed)) });
     }
 }
 
@@ -293,7 +304,7 @@ impl<T: HeapBytes + Send + Sync + 'static> CellWriter<T> {
     pub(super) fn store(&mut self, reclaimer: &mut Reclaimer, value: T) {
         reclaimer.assert_serves(&self.0.graveyard);
         let old = self.0.value.load(Ordering::Relaxed);
-        self.0.value.store(Box::into_raw(Box::new(value)), Ordering::Release);
+        self.0.value.store(Box::into_raw(Box::new(value)), PUBLISH);
         // SAFETY: it came from a box, the cell no longer points to it, and its readers borrow from
         // an `EpochCell`, which holds the graveyard that was checked above.
         unsafe { reclaimer.retire(old) };
@@ -421,7 +432,7 @@ impl<K, V> Table<K, V> {
 
 impl<K, V> Drop for Table<K, V> {
     fn drop(&mut self) {
-        if !*self.owns_blocks.get_mut() {
+        if !self.owns_blocks.load(Ordering::Relaxed) {
             return;
         }
         for slot in self.slots() {
@@ -535,7 +546,7 @@ where
         };
         let old = slot.load(Ordering::Relaxed);
         let new = Box::into_raw(Box::new(Block { hash, key, value: Some(value) }));
-        slot.store(tagged(new, hash), Ordering::Release);
+        slot.store(tagged(new, hash), PUBLISH);
         self.used += usize::from(!was_used);
         self.live += usize::from(!was_live);
         // SAFETY: a block is in one slot only, and that one was just given another; readers
@@ -549,9 +560,12 @@ where
         // SAFETY: nothing is freed before this call returns, only retired.
         let found = unsafe { self.table.get().find(hash, |known| known == key) };
         let Found::Block(slot, Block { key, value: Some(_), .. }) = found else { return false };
+        if cfg!(rolecall_twin = "lost_removal") {
+            return true;
+        }
         let removed = Box::new(Block { hash, key: key.clone(), value: None });
         let old = slot.load(Ordering::Relaxed);
-        slot.store(tagged(Box::into_raw(removed), hash), Ordering::Release);
+        slot.store(tagged(Box::into_raw(removed), hash), PUBLISH);
         self.live -= 1;
         // SAFETY: as in `insert`.
         unsafe { reclaimer.retire(untagged(old)) };

@@ -39,6 +39,7 @@
 
 mod epoch_map;
 mod publisher;
+mod sync;
 
 use std::collections::BTreeMap;
 use std::fmt;
