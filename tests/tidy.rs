@@ -313,7 +313,8 @@ fn purity(sources: &[Source]) -> Vec<Finding> {
     inner.flat_map(|source| source.mentions(OUTSIDE, "not for this module")).collect()
 }
 
-/// Rule: unsafe code is in one file, crossbeam in one beside it, and every unsafe block says why it is sound.
+/// Rule: unsafe code is in one file, crossbeam in one beside it, and every unsafe block says why it
+/// is sound.
 fn unsafety(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|it| it.path.starts_with("src/") && !it.is_tests()) {
