@@ -1,8 +1,8 @@
 //! One writer and many readers of the published views, for a while, with every read checked: to be
 //! run under sanitizers and valgrind, or as it is.
 //!
-//! `stress [--seed N] [--seconds N] [--steps N] [--readers N]`: the writer does what the seed says;
-//! what meets what is up to the machine, and to pauses drawn from the seed.
+//! `stress [--seed N] [--seconds N] [--steps N] [--readers N] [--passing-scopes N]`: the writer does
+//! what the seed says; what meets what is up to the machine, and to pauses drawn from the seed.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -43,19 +43,23 @@ struct Options {
     seconds: u64,
     steps: u64,
     readers: u64,
+    /// Scopes whose views nobody keeps: by default more than are kept for nobody.
+    passing_scopes: usize,
 }
 
 impl Options {
     fn from_args() -> Result<Options, Box<dyn Error>> {
-        let mut options = Options { seed: 1, seconds: 10, steps: u64::MAX, readers: 4 };
+        let mut options =
+            Options { seed: 1, seconds: 10, steps: u64::MAX, readers: 4, passing_scopes: 100 };
         let mut args = std::env::args().skip(1);
         while let Some(flag) = args.next() {
-            let value = args.next().ok_or("a flag without its value")?.parse()?;
+            let value: u64 = args.next().ok_or("a flag without its value")?.parse()?;
             match flag.as_str() {
                 "--seed" => options.seed = value,
                 "--seconds" => options.seconds = value,
                 "--steps" => options.steps = value,
                 "--readers" => options.readers = value,
+                "--passing-scopes" => options.passing_scopes = value.try_into()?,
                 _ => return Err(format!("no such flag: {flag}").into()),
             }
         }
@@ -65,16 +69,19 @@ impl Options {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::from_args()?;
-    let Options { seed, seconds, steps, readers } = options;
+    let Options { seed, seconds, steps, readers, passing_scopes } = options;
     println!("stress: seed {seed}, {readers} readers, up to {seconds} s and {steps} steps");
-    let (mut writer, cluster) = Writer::new(Dice::new(seed));
+    let (mut writer, cluster) = Writer::new(Dice::new(seed), passing_scopes);
+    // What the first read of all makes is there when threads start.
+    assert!(cluster.scope(&world::scope_name(0)).nodes("nobody").is_empty());
     let done = AtomicBool::new(false);
     let end = Instant::now() + Duration::from_secs(seconds);
     let reads: u64 = thread::scope(|scope| {
         let start = |reader| {
-            let (cluster, done) = (Arc::clone(&cluster), &done);
             let dice = Dice::new(seed ^ (reader << 32));
-            move || Reader::new(cluster, dice).run(done)
+            let reader = Reader::new(Arc::clone(&cluster), dice, passing_scopes);
+            let done = &done;
+            move || reader.run(done)
         };
         let threads: Vec<_> = (1..=readers).map(|reader| scope.spawn(start(reader))).collect();
         let stop = StopOnDrop(&done);

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::node::{Node, Nodes};
 use crate::role::Role;
 use crate::view::{ClusterView, ScopeView};
-use crate::world::{
-    Dice, LOCAL, NAMES, PASSING_SCOPES, ROLES, SCOPES, inspect, node_name, role, scope_name,
-};
+use crate::world::{Dice, LOCAL, NAMES, ROLES, SCOPES, inspect, node_name, role, scope_name};
 
 /// Snapshots that are kept for a while.
 const KEPT: usize = 16;
@@ -65,17 +63,18 @@ pub(crate) struct Reader {
     scopes: Vec<Arc<ScopeView>>,
     roles: Vec<Role>,
     dice: Dice,
+    passing_scopes: usize,
     seen: Seen,
     /// Snapshots and the versions in them.
     kept: VecDeque<(Nodes, Vec<(usize, u64)>)>,
 }
 
 impl Reader {
-    pub(crate) fn new(cluster: Arc<ClusterView>, dice: Dice) -> Reader {
+    pub(crate) fn new(cluster: Arc<ClusterView>, dice: Dice, passing_scopes: usize) -> Reader {
         let scopes = (0..SCOPES).map(|scope| cluster.scope(&scope_name(scope))).collect();
         let seen = Seen { versions: vec![[0; NAMES]; Place::COUNT], reads: 0 };
         let roles = (0..ROLES).map(role).collect();
-        Reader { cluster, scopes, roles, dice, seen, kept: VecDeque::new() }
+        Reader { cluster, scopes, roles, dice, passing_scopes, seen, kept: VecDeque::new() }
     }
 
     /// Reads until the writer is done; returns how often.
@@ -87,7 +86,7 @@ impl Reader {
                 3 => self.members(),
                 4 => self.node(),
                 5 => self.roles_of_a_node(),
-                6 => self.passing_scope(),
+                6 if self.passing_scopes > 0 => self.passing_scope(),
                 _ => self.stay(),
             }
             self.dice.pause();
@@ -150,7 +149,7 @@ impl Reader {
 
     /// A scope whose view is made for one read, and forgotten.
     fn passing_scope(&mut self) {
-        let scope = self.cluster.scope(&scope_name(SCOPES + self.dice.below(PASSING_SCOPES)));
+        let scope = self.cluster.scope(&scope_name(SCOPES + self.dice.below(self.passing_scopes)));
         scope.with_nodes("role-00", |nodes| nodes.iter().map(inspect).for_each(drop));
         self.seen.reads += 1;
     }

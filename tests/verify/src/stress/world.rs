@@ -14,8 +14,6 @@ pub(crate) const NAMES: usize = 12;
 pub(crate) const SCOPES: usize = 3;
 /// Enough for tables to grow four times, and to be purged.
 pub(crate) const ROLES: usize = 80;
-/// Scopes whose views nobody keeps: more than are kept for nobody.
-pub(crate) const PASSING_SCOPES: usize = 100;
 
 /// The name of node 0, which is always up.
 pub(crate) const LOCAL: usize = 0;

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use crate::event::{DownReason, Event};
 use crate::node::Node;
 use crate::view::{ClusterView, Publisher};
-use crate::world::{
-    Dice, LOCAL, NAMES, PASSING_SCOPES, ROLES, SCOPES, inspect, node, node_name, role, scope_name,
-};
+use crate::world::{Dice, LOCAL, NAMES, ROLES, SCOPES, inspect, node, node_name, role, scope_name};
 
 /// Publications between two comparisons with the model.
 const PUBLICATIONS_PER_CHECK: u64 = 256;
@@ -17,6 +15,7 @@ pub(crate) struct Writer {
     publisher: Publisher,
     cluster: Arc<ClusterView>,
     dice: Dice,
+    passing_scopes: usize,
     /// Runs and versions of the nodes that are up.
     up: BTreeMap<usize, (u64, u64)>,
     /// Scope, role and node.
@@ -26,12 +25,13 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(dice: Dice) -> (Writer, Arc<ClusterView>) {
+    pub(crate) fn new(dice: Dice, passing_scopes: usize) -> (Writer, Arc<ClusterView>) {
         let (publisher, cluster) = Publisher::new(node(LOCAL, 1, 0));
         let writer = Writer {
             publisher,
             cluster: Arc::clone(&cluster),
             dice,
+            passing_scopes,
             up: BTreeMap::from([(LOCAL, (1, 0))]),
             held: BTreeSet::new(),
             steps: 0,
@@ -66,7 +66,7 @@ impl Writer {
             3 | 4 => self.node_updated(name),
             5..=9 => self.some_roles(name, true),
             10..=13 => self.some_roles(name, false),
-            14 => self.passing_scope(name),
+            14 if self.passing_scopes > 0 => self.passing_scope(name),
             _ if self.dice.below(16) == 0 => self.drop_scope(),
             _ => {}
         }
@@ -135,7 +135,7 @@ impl Writer {
 
     /// A scope is there for one publication.
     fn passing_scope(&mut self, name: usize) {
-        let scope = SCOPES + self.dice.below(PASSING_SCOPES);
+        let scope = SCOPES + self.dice.below(self.passing_scopes);
         self.set(scope, 0, name, true);
         self.publish();
         self.set(scope, 0, name, false);
