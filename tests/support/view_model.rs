@@ -209,11 +209,11 @@ impl Bench {
                     let nodes = view.nodes(role_name(role));
                     self.snapshots.push((nodes, self.visible.holders(scope, Some(role))));
                 }
-                Op::PassingScopes { count } => (0..count).for_each(|number| {
-                    assert!(
-                        self.cluster.scope(&scope_name(SCOPES + number)).all_nodes().is_empty()
-                    );
-                }),
+                Op::PassingScopes { count } => {
+                    (SCOPES..SCOPES.saturating_add(count)).for_each(|scope| {
+                        assert!(self.cluster.scope(&scope_name(scope)).all_nodes().is_empty());
+                    });
+                }
                 Op::Poll => {
                     self.publisher.poll();
                 }
