@@ -160,7 +160,7 @@ impl Writer {
         for number in 0..SCOPES {
             let scope = self.cluster.scope(&scope_name(number));
             for role_number in 0..ROLES {
-                let shown = scope.nodes(&role(role_number));
+                let shown = scope.nodes(role(role_number));
                 let from = (number, role_number, 0)..(number, role_number, NAMES);
                 let held = self.held.range(from).map(|held| described(&held.2));
                 assert!(
