@@ -25,10 +25,8 @@ use std::marker::PhantomData;
 use std::mem;
 use std::ptr::{self, NonNull};
 
-use super::sync::{
-    Arc, AtomicBool, AtomicPtr, AtomicU64, Collector, Guard, LocalHandle, Mutex, OnceLock,
-    Ordering, PoisonError, thread_local,
-};
+pub(super) use super::guard::EpochGuard;
+use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicU64, Mutex, Ordering, PoisonError};
 
 #[cfg(test)]
 mod tests;
@@ -62,34 +60,6 @@ pub(super) const FREES_PER_POLL: usize = 256;
 /// Attempts of one [`Reclaimer::poll`] to advance the epoch: two free garbage that nobody holds,
 /// one more makes up for a reader that came in between.
 const ADVANCES_PER_POLL: usize = 3;
-
-/// The collector of all views of this process; never crossbeam's default one, which others use.
-fn collector() -> &'static Collector {
-    static COLLECTOR: OnceLock<Collector> = OnceLock::new();
-    COLLECTOR.get_or_init(Collector::new)
-}
-
-thread_local! {
-    static HANDLE: LocalHandle = collector().register();
-}
-
-/// While it lives, nothing that this thread can reach in a map or a cell is freed.
-pub(super) struct EpochGuard(Guard);
-
-impl EpochGuard {
-    /// Starts to read. The first call on a thread registers it, which allocates; no other does.
-    #[inline]
-    pub(super) fn enter() -> EpochGuard {
-        let late = |_| collector().register().pin(); // this thread is about to end
-        EpochGuard(HANDLE.try_with(LocalHandle::pin).unwrap_or_else(late))
-    }
-
-    /// Lets go of all that was read so far and starts anew, for less than to leave and enter.
-    #[inline]
-    pub(super) fn refresh(&mut self) {
-        self.0.repin();
-    }
-}
 
 /// Bytes that a value keeps on the heap and that are likely its own.
 pub(super) trait HeapBytes {

@@ -38,6 +38,7 @@
 //! What was published outlives its publisher: it goes with the last handle to it.
 
 mod epoch_map;
+mod guard;
 mod publisher;
 mod sync;
 

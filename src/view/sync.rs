@@ -1,5 +1,5 @@
-//! What [`epoch_map`](super::epoch_map) shares between threads with, in one place: so that
-//! `tests/verify` can compile that very file over model checkers' primitives instead.
+//! What [`epoch_map`](super::epoch_map) and [`guard`](super::guard) share between threads with, in
+//! one place: so that `tests/verify` can compile those very files over model checkers' primitives.
 
 pub(super) use std::{
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering},

@@ -9,5 +9,8 @@ mod sync {
 #[expect(dead_code, reason = "the cases need only part of it")]
 mod epoch_map;
 
+#[path = "../../../../src/view/guard.rs"]
+mod guard;
+
 #[path = "cases.rs"]
 pub(crate) mod cases;

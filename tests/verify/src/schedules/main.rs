@@ -24,6 +24,9 @@ mod sync {
 #[expect(dead_code, reason = "the cases need only part of it")]
 mod epoch_map;
 
+#[path = "../../../../src/view/guard.rs"]
+mod guard;
+
 #[path = "../models/cases.rs"]
 mod cases;
 

@@ -1,8 +1,9 @@
 //! One writer and many readers of the published views, for a while, with every read checked: to be
 //! run under sanitizers and valgrind, or as it is.
 //!
-//! `stress [--seed N] [--seconds N] [--steps N] [--readers N] [--passing-scopes N]`: the writer does
-//! what the seed says; what meets what is up to the machine, and to pauses drawn from the seed.
+//! `stress [--seed N] [--seconds N] [--steps N] [--readers N] [--passing-scopes N]`: the writer
+//! does what the seed says; what meets what is up to the machine, and to pauses drawn from the
+//! seed.
 
 use std::error::Error;
 use std::sync::Arc;
