@@ -5,9 +5,7 @@ use super::epoch_map::{
     CellWriter, EpochCell, EpochGuard, EpochMap, HeapBytes, MapWriter, Reclaimer, epoch_cell,
     epoch_map,
 };
-use super::sync::{Arc, AtomicU64, Ordering, poison, spawn, yield_now};
-
-const CANARY: u64 = 0x5eed_cafe_f00d_d00d;
+use super::sync::{Arc, Canary, spawn, yield_now};
 
 /// Keys of the smallest table that is full.
 const FULL: u64 = 6;
@@ -22,24 +20,18 @@ const POLLS_UNTIL_FREED: usize = 8;
 /// with every read.
 pub(super) struct Tracked {
     version: u64,
-    canary: AtomicU64,
+    canary: Canary,
 }
 
 impl Tracked {
     fn new(version: u64) -> Tracked {
-        Tracked { version, canary: AtomicU64::new(CANARY) }
+        Tracked { version, canary: Canary::new() }
     }
 
     /// The version, after a look at whether the value is alive.
     fn read(&self) -> u64 {
-        assert_eq!(self.canary.load(Ordering::Relaxed), CANARY, "a freed value was read");
+        assert!(self.canary.is_alive(), "a freed value was read");
         self.version
-    }
-}
-
-impl Drop for Tracked {
-    fn drop(&mut self) {
-        poison(&mut self.canary);
     }
 }
 

@@ -41,9 +41,27 @@ mod over_loom {
         }
     }
 
-    /// A write: loom fails unless all other accesses come before it.
-    pub(crate) fn poison(canary: &mut AtomicU64) {
-        canary.with_mut(|canary| *canary = 0);
+    /// Lives as long as the value that has it.
+    pub(crate) struct Canary(AtomicU64);
+
+    impl Canary {
+        const ALIVE: u64 = 0x5eed_cafe_f00d_d00d;
+
+        pub(crate) fn new() -> Canary {
+            Canary(AtomicU64::new(Canary::ALIVE))
+        }
+
+        /// Orders nothing: loom fails unless something else orders it after the canary was made.
+        pub(crate) fn is_alive(&self) -> bool {
+            self.0.load(Ordering::Relaxed) == Canary::ALIVE
+        }
+    }
+
+    impl Drop for Canary {
+        /// Not atomic: loom fails unless all other accesses are ordered before it.
+        fn drop(&mut self) {
+            self.0.with_mut(|alive| *alive = 0);
+        }
     }
 }
 

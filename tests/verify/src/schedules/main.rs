@@ -15,8 +15,26 @@ mod sync {
     pub(super) use shuttle::thread::{spawn, yield_now};
     pub(super) use shuttle::thread_local;
 
-    pub(super) fn poison(canary: &mut AtomicU64) {
-        *canary.get_mut() = 0;
+    /// Lives as long as the value that has it. Of std, as a freed one must not confuse shuttle.
+    pub(super) struct Canary(std::sync::atomic::AtomicU64);
+
+    impl Canary {
+        const ALIVE: u64 = 0x5eed_cafe_f00d_d00d;
+
+        pub(super) fn new() -> Canary {
+            Canary(Canary::ALIVE.into())
+        }
+
+        pub(super) fn is_alive(&self) -> bool {
+            yield_now(); // this is where it could be freed
+            self.0.load(Ordering::Relaxed) == Canary::ALIVE
+        }
+    }
+
+    impl Drop for Canary {
+        fn drop(&mut self) {
+            self.0.store(0, Ordering::Relaxed);
+        }
     }
 }
 
