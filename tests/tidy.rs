@@ -33,6 +33,8 @@ const OUTSIDE: &[&str] = &[
 ];
 /// The only file with unsafe code.
 const UNSAFE_HOME: &str = "src/view/epoch_map.rs";
+/// The only file that names crossbeam, so that model checkers can put something else there.
+const CROSSBEAM_HOME: &str = "src/view/sync.rs";
 
 /// A source file: as it is, and with comments and the insides of literals blanked out.
 struct Source {
@@ -312,13 +314,13 @@ fn purity(sources: &[Source]) -> Vec<Finding> {
     inner.flat_map(|source| source.mentions(OUTSIDE, "not for this module")).collect()
 }
 
-/// Rule: unsafe code and crossbeam are in one file, and every unsafe block says why it is sound.
+/// Rule: unsafe code is in one file, crossbeam in one beside it, and every unsafe block says why it
+/// is sound.
 fn unsafety(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|it| it.path.starts_with("src/") && !it.is_tests()) {
-        if source.path != UNSAFE_HOME {
-            let crossbeam = ["crossbeam"];
-            findings.extend(source.mentions(&crossbeam, "only in view/epoch_map.rs"));
+        if source.path != CROSSBEAM_HOME {
+            findings.extend(source.mentions(&["crossbeam"], "only in view/sync.rs"));
         }
         let lines: Vec<&str> = source.text.lines().collect();
         for at in words(&source.code, "unsafe") {
@@ -593,7 +595,7 @@ fn unsafety_rules_bite() {
         &unsafety(&bad),
         &[
             "src/node.rs:2: unsafe code is in view/epoch_map.rs only",
-            "src/view/mod.rs:1: only in view/epoch_map.rs: crossbeam",
+            "src/view/mod.rs:1: only in view/sync.rs: crossbeam",
             "src/view/epoch_map.rs:2: unsafe without a SAFETY comment above it",
         ],
     );

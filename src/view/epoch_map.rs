@@ -24,13 +24,19 @@ use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crossbeam_epoch::{Collector, Guard, LocalHandle};
+pub(super) use super::guard::EpochGuard;
+use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicU64, Mutex, Ordering, PoisonError};
 
 #[cfg(test)]
 mod tests;
+
+/// The store that hands a block, a table or a value to the readers.
+///
+/// A build with a `rolecall_twin` is one of the broken versions of this file that `tests/verify`
+/// must find out.
+const PUBLISH: Ordering =
+    if cfg!(rolecall_twin = "relaxed_publish") { Ordering::Relaxed } else { Ordering::Release };
 
 /// Slots in one line of a table: 8 pointers of 8 bytes fill a cache line.
 const SLOTS_PER_LINE: usize = 8;
@@ -54,34 +60,6 @@ pub(super) const FREES_PER_POLL: usize = 256;
 /// Attempts of one [`Reclaimer::poll`] to advance the epoch: two free garbage that nobody holds,
 /// one more makes up for a reader that came in between.
 const ADVANCES_PER_POLL: usize = 3;
-
-/// The collector of all views of this process; never crossbeam's default one, which others use.
-fn collector() -> &'static Collector {
-    static COLLECTOR: OnceLock<Collector> = OnceLock::new();
-    COLLECTOR.get_or_init(Collector::new)
-}
-
-thread_local! {
-    static HANDLE: LocalHandle = collector().register();
-}
-
-/// While it lives, nothing that this thread can reach in a map or a cell is freed.
-pub(super) struct EpochGuard(Guard);
-
-impl EpochGuard {
-    /// Starts to read. The first call on a thread registers it, which allocates; no other does.
-    #[inline]
-    pub(super) fn enter() -> EpochGuard {
-        let late = |_| collector().register().pin(); // this thread is about to end
-        EpochGuard(HANDLE.try_with(LocalHandle::pin).unwrap_or_else(late))
-    }
-
-    /// Lets go of all that was read so far and starts anew, for less than to leave and enter.
-    #[inline]
-    pub(super) fn refresh(&mut self) {
-        self.0.repin();
-    }
-}
 
 /// Bytes that a value keeps on the heap and that are likely its own.
 pub(super) trait HeapBytes {
@@ -183,6 +161,9 @@ impl Reclaimer {
         self.retired.push_back(Retired { what, bytes });
         self.pending_bytes += bytes;
         self.fresh += 1;
+        if cfg!(rolecall_twin = "early_free") {
+            self.ripe = self.freed + self.retired.len() as u64;
+        }
     }
 
     /// Frees what no reader can hold any more, a bounded number of things; returns how many.
@@ -254,7 +235,7 @@ impl<T> Drop for CellRoot<T> {
     fn drop(&mut self) {
         // SAFETY: the value came from a box, and the last handle is gone; a reader's reference
         // would borrow from one.
-        drop(unsafe { Box::from_raw(*self.value.get_mut()) });
+        drop(unsafe { Box::from_raw(self.value.load(Ordering::Relaxed)) });
     }
 }
 
@@ -298,7 +279,7 @@ impl<T: HeapBytes + Send + Sync + 'static> CellWriter<T> {
     pub(super) fn store(&mut self, reclaimer: &mut Reclaimer, value: T) {
         reclaimer.assert_serves(&self.0.graveyard);
         let old = self.0.value.load(Ordering::Relaxed);
-        self.0.value.store(Box::into_raw(Box::new(value)), Ordering::Release);
+        self.0.value.store(Box::into_raw(Box::new(value)), PUBLISH);
         // SAFETY: it came from a box, the cell no longer points to it, and its readers borrow from
         // an `EpochCell`, which holds the graveyard that was checked above.
         unsafe { reclaimer.retire(old) };
@@ -426,7 +407,7 @@ impl<K, V> Table<K, V> {
 
 impl<K, V> Drop for Table<K, V> {
     fn drop(&mut self) {
-        if !*self.owns_blocks.get_mut() {
+        if !self.owns_blocks.load(Ordering::Relaxed) {
             return;
         }
         for slot in self.slots() {
@@ -540,7 +521,7 @@ where
         };
         let old = slot.load(Ordering::Relaxed);
         let new = Box::into_raw(Box::new(Block { hash, key, value: Some(value) }));
-        slot.store(tagged(new, hash), Ordering::Release);
+        slot.store(tagged(new, hash), PUBLISH);
         self.used += usize::from(!was_used);
         self.live += usize::from(!was_live);
         // SAFETY: a block is in one slot only, and that one was just given another; readers
@@ -554,9 +535,12 @@ where
         // SAFETY: nothing is freed before this call returns, only retired.
         let found = unsafe { self.table.get().find(hash, |known| known == key) };
         let Found::Block(slot, Block { key, value: Some(_), .. }) = found else { return false };
+        if cfg!(rolecall_twin = "lost_removal") {
+            return true;
+        }
         let removed = Box::new(Block { hash, key: key.clone(), value: None });
         let old = slot.load(Ordering::Relaxed);
-        slot.store(tagged(Box::into_raw(removed), hash), Ordering::Release);
+        slot.store(tagged(Box::into_raw(removed), hash), PUBLISH);
         self.live -= 1;
         // SAFETY: as in `insert`.
         unsafe { reclaimer.retire(untagged(old)) };

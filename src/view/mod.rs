@@ -48,7 +48,9 @@
 //! What was published outlives its publisher: it goes with the last handle to it.
 
 mod epoch_map;
+mod guard;
 mod publisher;
+mod sync;
 
 use std::collections::BTreeMap;
 use std::fmt;

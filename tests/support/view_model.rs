@@ -43,6 +43,10 @@ pub(crate) enum Op {
     Stay {
         operations: u8,
     },
+    /// Views of scopes that nobody keeps; with enough of them the registry forgets some.
+    PassingScopes {
+        count: u8,
+    },
     /// A snapshot, which must never change.
     Snapshot {
         scope: u8,
@@ -143,6 +147,12 @@ impl State {
         }
     }
 
+    /// Names, runs and metadata of those who are up, as `describe` puts it.
+    fn members(&self) -> Vec<Described> {
+        let up = self.up.iter();
+        up.map(|(name, (id, meta))| (name.clone(), *id, *meta)).collect()
+    }
+
     /// Names, runs and metadata of those who hold a role, as `describe` puts it.
     fn holders(&self, scope: u8, role: Option<u8>) -> Vec<Described> {
         let held = self.held.iter().filter(|held| held.0 == scope);
@@ -199,6 +209,11 @@ impl Bench {
                     let nodes = view.nodes(role_name(role));
                     self.snapshots.push((nodes, self.visible.holders(scope, Some(role))));
                 }
+                Op::PassingScopes { count } => {
+                    (SCOPES..SCOPES.saturating_add(count)).for_each(|scope| {
+                        assert!(self.cluster.scope(&scope_name(scope)).all_nodes().is_empty());
+                    });
+                }
                 Op::Poll => {
                     self.publisher.poll();
                 }
@@ -234,9 +249,11 @@ impl Bench {
             }
             Op::AddedMany { of, count } => (0..count).for_each(|n| self.set(of.nth(n), true)),
             Op::RemovedMany { of, count } => (0..count).for_each(|n| self.set(of.nth(n), false)),
-            Op::Publish | Op::Poll | Op::Stay { .. } | Op::Snapshot { .. } => {
-                unreachable!("not an event")
-            }
+            Op::Publish
+            | Op::Poll
+            | Op::Stay { .. }
+            | Op::PassingScopes { .. }
+            | Op::Snapshot { .. } => unreachable!("not an event"),
         }
     }
 
@@ -276,8 +293,7 @@ impl Bench {
     /// All ways to read show what the model says.
     fn check_reads(&mut self) {
         let state = &self.visible;
-        let members = state.up.iter().map(|(name, (id, meta))| (name.clone(), *id, *meta));
-        assert_eq!(describe(&self.cluster.members()), members.collect::<Vec<_>>());
+        assert_eq!(describe(&self.cluster.members()), state.members());
         let view = self.cluster.view();
         for number in 0..NAMES {
             let name = Run { name: number, number: 0, meta: 0 }.name();
@@ -293,7 +309,10 @@ impl Bench {
             for role in 0..ROLES {
                 let found = view.nodes(&scope, role_name(role));
                 if played.contains(&role) {
-                    assert_eq!(describe(found), state.holders(number, Some(role)));
+                    let holders = state.holders(number, Some(role));
+                    assert_eq!(describe(found), holders);
+                    assert_eq!(scope.with_nodes(role_name(role), describe), holders);
+                    assert_eq!(describe(&scope.nodes(role_name(role))), holders);
                 } else {
                     assert!(found.is_empty());
                 }
@@ -313,10 +332,13 @@ impl Bench {
     fn stay(&mut self, ops: &mut std::slice::Iter<'_, Op>, operations: usize) {
         let (cluster, scope) = (Arc::clone(&self.cluster), Arc::clone(&self.scopes[0]));
         let state = self.visible.clone();
-        let view = cluster.view();
+        let mut view = cluster.view();
         let borrowed: Vec<&[Node]> =
             (0..ROLES).map(|role| view.nodes(&scope, role_name(role))).collect();
+        let (members, all) = (view.members(), view.all_nodes(&scope));
         self.run(ops, operations % 16);
+        assert_eq!(describe(members), state.members());
+        assert_eq!(describe(all), state.holders(0, None));
         for (role, nodes) in (0..ROLES).zip(borrowed) {
             let held = state.held.iter().any(|held| (held.0, held.1) == (0, role));
             assert_eq!(nodes.is_empty(), !held);
@@ -324,6 +346,22 @@ impl Bench {
                 assert_eq!(describe(nodes), state.holders(0, Some(role)));
             }
         }
+        view.refresh();
+        assert_eq!(describe(view.members()), self.visible.members());
+        assert_eq!(describe(view.all_nodes(&scope)), self.visible.holders(0, None));
+    }
+
+    /// The publisher ends with something to be freed that a reader still holds.
+    fn end(mut self) {
+        let cluster = Arc::clone(&self.cluster);
+        let view = cluster.view();
+        let (before, members) = (self.visible.members(), view.members());
+        let newcomer = Run { name: 1, number: RUNS - 1, meta: 0 };
+        self.apply(Op::Up(newcomer));
+        let _ = self.publisher.publish();
+        drop(self.publisher);
+        assert_eq!(describe(members), before);
+        assert_eq!(describe(view.members()), self.working.members());
     }
 }
 
@@ -349,7 +387,7 @@ pub(crate) fn run(ops: &[Op]) {
     for _ in 0..POLLS_UNTIL_FREED {
         if bench.publisher.pending_count() == 0 {
             assert_eq!(bench.publisher.pending_bytes(), 0);
-            return;
+            return bench.end();
         }
         bench.publisher.poll();
     }
