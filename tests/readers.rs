@@ -53,11 +53,11 @@ async fn a_reader_that_stays_keeps_memory_and_is_warned_of_once() {
     let reader = std::thread::spawn({
         let cluster = cluster.clone();
         move || {
-            let view = cluster.view();
-            let before = view.roles(cluster.default_scope(), "a").len();
+            let (scope, view) = (cluster.default_scope(), cluster.view());
+            let before = view.roles(&scope, "a").len();
             entered.0.send(()).unwrap();
             let _ = leave.1.recv();
-            (before, view.roles(cluster.default_scope(), "a").len())
+            (before, view.roles(&scope, "a").len())
         }
     });
     entered.1.recv().unwrap();
