@@ -135,12 +135,16 @@ impl Scope {
 
     /// Every node with that role here, sorted by name; empty if there is none.
     ///
-    /// An owned snapshot: it costs one reference count, and may be held across `.await`.
+    /// An owned snapshot of one moment, after all that was published before the call: it costs one
+    /// reference count, which threads that ask for the same role at once contend for, and may be
+    /// held across `.await`. Two calls are two moments ([more on that](crate::view#consistency)).
     pub fn nodes(&self, role: impl AsRole) -> Nodes {
         self.view.nodes(role)
     }
 
-    /// Calls `f` with every node of that role, without touching a reference count: the hot path.
+    /// Calls `f` with every node of that role: as [`nodes`](Scope::nodes), without touching a
+    /// reference count or the heap. The hot path. While `f` runs, nothing that is replaced is
+    /// freed, so it had better be short.
     pub fn with_nodes<R>(&self, role: impl AsRole, f: impl FnOnce(&[Node]) -> R) -> R {
         self.view.with_nodes(role, f)
     }
@@ -155,7 +159,8 @@ impl Scope {
         self.view.all_nodes()
     }
 
-    /// Follows the nodes of one role.
+    /// Follows the nodes of one role: for whoever asks for the same one again and again. Takes a
+    /// short lock; what it returns does not, unless there is something new.
     pub fn watch(&self, role: impl Into<Role>) -> RoleWatch {
         let latest = self.handle.shared.watch(self.name(), &role.into());
         let nodes = latest.borrow().clone();
@@ -330,7 +335,9 @@ pub struct RoleWatch {
 }
 
 impl RoleWatch {
-    /// The latest set. When nothing changed since the last call this is one load of a version.
+    /// The latest set. When nothing changed since the last call this is one load of a version;
+    /// else a short lock and one reference count. The set stays as it is until the next call, so
+    /// it may be held across `.await`, like the watch itself.
     pub fn get(&mut self) -> &[Node] {
         if self.latest.has_changed().unwrap_or(true) {
             self.nodes = self.latest.borrow_and_update().clone();

@@ -62,10 +62,10 @@ impl Scale {
     /// is tolerated would stand still for longer.
     const SHORT: Scale = Scale {
         nodes: 8,
-        kills: 3,
-        kills_without_tethers: 3,
+        kills: 2,
+        kills_without_tethers: 2,
         cuts: 2,
-        stops: 8,
+        stops: 5,
         stopped: Duration::from_millis(800),
         quiet: Duration::from_secs(1),
         loss: Duration::from_secs(6),
