@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex};
 use rolecall::{Cluster, Role};
 use support::{eventually, node};
 
+/// One test at a time: all views of a process wait for each other's readers.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Collects what is logged.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -40,6 +43,7 @@ fn change_often(cluster: &Cluster, times: usize) {
 
 #[tokio::test]
 async fn a_reader_that_stays_keeps_memory_and_is_warned_of_once() {
+    let _alone = ALONE.lock().await;
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
@@ -79,6 +83,7 @@ async fn a_reader_that_stays_keeps_memory_and_is_warned_of_once() {
 
 #[tokio::test]
 async fn readers_that_come_and_go_keep_little() {
+    let _alone = ALONE.lock().await;
     let cluster = node("a").start().await.unwrap();
     let many = (0..1_000).map(|n| Role::from(("shard", n)));
     cluster.default_scope().add_roles(many).unwrap();
