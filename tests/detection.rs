@@ -62,8 +62,8 @@ impl Scale {
     /// is tolerated would stand still for longer.
     const SHORT: Scale = Scale {
         nodes: 8,
-        kills: 2,
-        kills_without_tethers: 2,
+        kills: 1,
+        kills_without_tethers: 1,
         cuts: 2,
         stops: 5,
         stopped: Duration::from_millis(800),
