@@ -36,6 +36,8 @@
 //! nor a string, and long, is written on the heap to be looked up.) A thread that stays inside a
 //! read delays nobody: it only keeps memory ([`Publisher::pending_bytes`]) from being freed.
 //!
+//! What was published outlives its publisher: it goes with the last handle to it.
+//!
 //! # Across `.await`
 //! Snapshots ([`Nodes`], [`Roles`]) may be held for as long as you like. A [`View`] is not `Send`,
 //! and a task that sleeps with one keeps all that is replaced meanwhile. Where tasks do not move
@@ -44,8 +46,6 @@
 //! ```toml
 //! await-holding-invalid-types = ["rolecall::view::View"]
 //! ```
-//!
-//! What was published outlives its publisher: it goes with the last handle to it.
 
 mod epoch_map;
 mod guard;

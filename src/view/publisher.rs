@@ -418,7 +418,8 @@ fn merge<'a, T: Clone>(
         let (before, after) = (&old[..first.start()], &old[first.end()..]);
         return Some(before.iter().chain(first.new).chain(after).cloned().collect());
     };
-    let mut merged = Vec::with_capacity(old.len() + 2);
+    let more = 2 + edits.size_hint().1.unwrap_or_default();
+    let mut merged = Vec::with_capacity(old.len() + more);
     let mut copied = 0;
     for edit in [first, second].into_iter().chain(edits) {
         merged.extend_from_slice(&old[copied..edit.start()]);
