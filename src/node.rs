@@ -375,8 +375,17 @@ impl fmt::Display for Node {
 ///     println!("{}", node.name());
 /// }
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct Nodes(Arc<[Node]>);
+#[derive(Clone)]
+pub struct Nodes(List);
+
+/// Either takes two words, and is read as a slice at once.
+#[derive(Clone)]
+enum List {
+    /// As a rule: one allocation.
+    Fixed(Arc<[Node]>),
+    /// Many, which who is their only holder can change in place.
+    Growable(Arc<Vec<Node>>),
+}
 
 impl Nodes {
     /// The names, in order; handy in tests and logs.
@@ -387,7 +396,46 @@ impl Nodes {
     /// Of nodes that are sorted, each once.
     pub(crate) fn from_sorted(nodes: Arc<[Node]>) -> Nodes {
         debug_assert!(nodes.is_sorted_by(|a, b| a < b), "the caller has sorted them");
-        Nodes(nodes)
+        Nodes(List::Fixed(nodes))
+    }
+
+    /// The same, for many: see [`list_mut`](Nodes::list_mut).
+    pub(crate) fn from_sorted_list(nodes: Vec<Node>) -> Nodes {
+        debug_assert!(nodes.is_sorted_by(|a, b| a < b), "the caller has sorted them");
+        Nodes(List::Growable(Arc::new(nodes)))
+    }
+
+    /// Whether it was made by [`from_sorted_list`](Nodes::from_sorted_list).
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.0, List::Growable(_))
+    }
+
+    /// The nodes of such a list if this is the only snapshot that has them. They stay sorted.
+    pub(crate) fn list_mut(&mut self) -> Option<&mut Vec<Node>> {
+        match &mut self.0 {
+            List::Fixed(_) => None,
+            List::Growable(nodes) => Arc::get_mut(nodes),
+        }
+    }
+}
+
+impl Default for Nodes {
+    fn default() -> Nodes {
+        Nodes(List::Fixed(Arc::default()))
+    }
+}
+
+impl PartialEq for Nodes {
+    fn eq(&self, other: &Nodes) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Nodes {}
+
+impl Hash for Nodes {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
     }
 }
 
@@ -403,8 +451,13 @@ impl FromIterator<Node> for Nodes {
 
 impl Deref for Nodes {
     type Target = [Node];
+
+    #[inline]
     fn deref(&self) -> &[Node] {
-        &self.0
+        match &self.0 {
+            List::Fixed(nodes) => nodes,
+            List::Growable(nodes) => nodes,
+        }
     }
 }
 
@@ -412,7 +465,7 @@ impl<'a> IntoIterator for &'a Nodes {
     type Item = &'a Node;
     type IntoIter = std::slice::Iter<'a, Node>;
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.iter()
     }
 }
 
@@ -421,7 +474,7 @@ impl IntoIterator for Nodes {
     type IntoIter = std::vec::IntoIter<Node>;
     fn into_iter(self) -> Self::IntoIter {
         // The snapshot may be shared: its nodes are cloned, each one reference count.
-        Vec::from(&*self.0).into_iter()
+        self.to_vec().into_iter()
     }
 }
 

@@ -47,9 +47,13 @@
 //! await-holding-invalid-types = ["rolecall::view::View"]
 //! ```
 
+mod edit;
 mod epoch_map;
+mod fold;
 mod guard;
+mod node_list;
 mod publisher;
+mod role_list;
 mod sync;
 
 use std::collections::BTreeMap;
@@ -59,9 +63,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use crate::node::{Node, NodeName, Nodes, ScopeName};
 use crate::role::{self, AsRole, Role, Roles};
 use epoch_map::{
-    CellWriter, EpochCell, EpochGuard, EpochMap, Graveyard, HeapBytes, MapWriter, epoch_cell,
-    epoch_map,
+    EpochCell, EpochGuard, EpochMap, Graveyard, HeapBytes, MapWriter, epoch_cell, epoch_map,
 };
+use node_list::NodeList;
+use role_list::RoleList;
 
 pub use publisher::{Published, Publisher};
 
@@ -175,7 +180,7 @@ impl fmt::Debug for ClusterView {
 pub struct ScopeView {
     name: ScopeName,
     roles: EpochMap<Role, Nodes>,
-    nodes: EpochMap<NodeName, Roles>,
+    nodes: EpochMap<NodeName, RoleList>,
     all: EpochCell<Nodes>,
 }
 
@@ -185,6 +190,7 @@ impl ScopeView {
         let (roles_writer, roles) = epoch_map(graveyard);
         let (nodes_writer, nodes) = epoch_map(graveyard);
         let (all_writer, all) = epoch_cell(graveyard, Nodes::default());
+        let all_writer = NodeList::new(all_writer);
         let writer = ScopeWriter { roles: roles_writer, nodes: nodes_writer, all: all_writer };
         (writer, ScopeView { name, roles, nodes, all })
     }
@@ -211,8 +217,10 @@ impl ScopeView {
     }
 
     /// The roles of the node of that name; empty if it has none or is unknown.
+    ///
+    /// Costs one reference count; of a node with more than 64 roles here, a copy of all of them.
     pub fn roles(&self, name: &str) -> Roles {
-        self.roles_in(&EpochGuard::enter(), name).cloned().unwrap_or_default()
+        self.roles_in(&EpochGuard::enter(), name)
     }
 
     /// Every node with at least one role here, each once.
@@ -226,8 +234,9 @@ impl ScopeView {
     }
 
     #[inline]
-    fn roles_in<'g>(&'g self, guard: &'g EpochGuard, name: &str) -> Option<&'g Roles> {
-        self.nodes.get(guard, hash_name(name), |known| known == name)
+    fn roles_in(&self, guard: &EpochGuard, name: &str) -> Roles {
+        let roles = self.nodes.get(guard, hash_name(name), |known| known == name);
+        roles.map(RoleList::to_roles).unwrap_or_default()
     }
 }
 
@@ -291,12 +300,13 @@ impl View<'_> {
         scope.as_ref().nodes_in(&self.guard, role).map_or(&[], |nodes| nodes)
     }
 
-    /// The roles of a node in that scope; empty if it has none or is unknown.
-    pub fn roles<'v, S>(&'v self, scope: &'v S, name: &str) -> &'v [Role]
+    /// The roles of a node in that scope; empty if it has none or is unknown. They are the caller's
+    /// to keep, as from [`ScopeView::roles`].
+    pub fn roles<S>(&self, scope: &S, name: &str) -> Roles
     where
         S: AsRef<ScopeView> + ?Sized,
     {
-        scope.as_ref().roles_in(&self.guard, name).map_or(&[], |roles| roles)
+        scope.as_ref().roles_in(&self.guard, name)
     }
 
     /// Every node with at least one role in that scope, each once.
@@ -327,8 +337,8 @@ impl fmt::Debug for View<'_> {
 /// The writing side of a [`ScopeView`].
 struct ScopeWriter {
     roles: MapWriter<Role, Nodes>,
-    nodes: MapWriter<NodeName, Roles>,
-    all: CellWriter<Nodes>,
+    nodes: MapWriter<NodeName, RoleList>,
+    all: NodeList,
 }
 
 impl ScopeWriter {
@@ -389,11 +399,5 @@ impl HeapBytes for Node {
 impl HeapBytes for Nodes {
     fn heap_bytes(&self) -> usize {
         size_of_val::<[Node]>(self)
-    }
-}
-
-impl HeapBytes for Roles {
-    fn heap_bytes(&self) -> usize {
-        size_of_val::<[Role]>(self)
     }
 }

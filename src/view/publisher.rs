@@ -9,11 +9,13 @@ use std::fmt;
 use std::mem;
 use std::sync::{Arc, Mutex};
 
-use super::epoch_map::{CellWriter, MapWriter, Reclaimer, epoch_cell, epoch_map};
-use super::{ClusterView, Registry, ScopeWriter, hash_name};
+use super::epoch_map::{MapWriter, Reclaimer, epoch_cell, epoch_map};
+use super::fold::{ScopeFold, Scratch, What};
+use super::node_list::{NodeList, same_value};
+use super::{ClusterView, Registry, hash_name};
 use crate::event::Event;
 use crate::node::{Node, NodeName, Nodes, ScopeName};
-use crate::role::{Role, Roles};
+use crate::role::Role;
 
 /// Things replaced after which a publication frees what it can: to find that out costs as much as
 /// a few updates.
@@ -59,17 +61,23 @@ const POLL_AFTER_BYTES: usize = 256 << 10;
 /// ```
 pub struct Publisher {
     cluster: Arc<ClusterView>,
-    members: CellWriter<Nodes>,
+    members: NodeList,
     by_name: MapWriter<NodeName, Node>,
-    /// Nodes that came up, changed or went down (`None`) since the last publication.
-    changed_members: NodeChanges,
+    /// Nodes that came up, changed or went down since the last publication.
+    changed_members: BTreeMap<NodeName, MemberChange>,
     /// The scopes that show something or are about to.
     scopes: BTreeMap<ScopeName, ScopeFold>,
+    scratch: Scratch,
     reclaimer: Reclaimer,
+    /// Whether something was published since the last [`poll`](Publisher::poll).
+    is_busy: bool,
 }
 
-/// For each name, the node that a set is to show; `None` for none.
-type NodeChanges = BTreeMap<NodeName, Option<Node>>;
+/// The last value of a node, and whether it is up.
+struct MemberChange {
+    node: Node,
+    is_up: bool,
+}
 
 /// What the last [`Publisher::publish`] changed, for those who wait for it.
 ///
@@ -127,11 +135,13 @@ impl Publisher {
         let cluster = Arc::new(ClusterView { members, by_name, scopes });
         let publisher = Publisher {
             cluster: Arc::clone(&cluster),
-            members: members_writer,
+            members: NodeList::new(members_writer),
             by_name: by_name_writer,
-            changed_members: NodeChanges::new(),
+            changed_members: BTreeMap::new(),
             scopes: BTreeMap::new(),
+            scratch: Scratch::default(),
             reclaimer,
+            is_busy: false,
         };
         (publisher, cluster)
     }
@@ -146,21 +156,21 @@ impl Publisher {
                 }
             }
             Event::NodeDown { node, .. } => {
-                if self.live_run(node).is_some() {
-                    self.node_down(node.node_name());
+                if let Some(live) = self.live_run(node).cloned() {
+                    self.node_down(live);
                 }
             }
             Event::RoleAdded { scope, node, role } => {
                 // The live value rather than the event's: its metadata may be newer.
                 if let Some(live) = self.live_run(node).cloned() {
-                    self.fold(scope).show(role, live.node_name(), Some(&live));
+                    self.fold(scope).note(&live, What::Shown(role.clone()));
                 }
             }
             Event::RoleRemoved { scope, node, role } => {
-                if self.live_run(node).is_some()
+                if let Some(live) = self.live_run(node).cloned()
                     && let Some(fold) = self.scopes.get_mut(scope)
                 {
-                    fold.show(role, node.node_name(), None);
+                    fold.note(&live, What::Hidden(role.clone()));
                 }
             }
             Event::NameConflict { .. } | Event::Lagged { .. } => {}
@@ -173,20 +183,25 @@ impl Publisher {
     pub fn publish(&mut self) -> Published {
         let members = self.publish_members();
         let mut published = Published { roles: Vec::new(), members };
+        let mut has_empty = false;
         for (scope, fold) in &mut self.scopes {
             if fold.has_changes() {
-                let roles = fold.publish(&self.by_name, &mut self.reclaimer);
-                published.roles.extend(roles.into_iter().map(|role| (scope.clone(), role)));
+                let scratch = &mut self.scratch;
+                fold.publish(scope, &mut self.reclaimer, scratch, &mut published.roles);
+                has_empty |= fold.writer.is_empty();
             }
         }
-        let cluster = &self.cluster;
-        for (scope, fold) in self.scopes.extract_if(.., |_, fold| fold.writer.is_empty()) {
-            cluster.registry().entry(&scope).writer = Some(fold.writer);
+        if has_empty {
+            let cluster = &self.cluster;
+            for (scope, fold) in self.scopes.extract_if(.., |_, fold| fold.writer.is_empty()) {
+                cluster.registry().entry(&scope).writer = Some(fold.writer);
+            }
         }
+        self.is_busy |= !published.is_empty();
         if self.reclaimer.fresh_count() >= POLL_AFTER
             || self.reclaimer.pending_bytes() >= POLL_AFTER_BYTES
         {
-            self.poll();
+            self.reclaimer.poll();
         }
         published
     }
@@ -195,6 +210,10 @@ impl Publisher {
     /// how many. Costs nothing when nothing is pending; otherwise call it now and then also when
     /// there is nothing to publish.
     pub fn poll(&mut self) -> usize {
+        if !mem::take(&mut self.is_busy) {
+            self.members.forget_before();
+            self.scopes.values_mut().for_each(|fold| fold.writer.all.forget_before());
+        }
         self.reclaimer.poll()
     }
 
@@ -212,7 +231,7 @@ impl Publisher {
     /// The node of that name that is up, after all events applied so far.
     fn live(&self, name: &NodeName) -> Option<&Node> {
         match self.changed_members.get(name) {
-            Some(change) => change.as_ref(),
+            Some(change) => change.is_up.then_some(&change.node),
             None => self.by_name.get(hash_name(name), name),
         }
     }
@@ -223,28 +242,30 @@ impl Publisher {
     }
 
     fn node_up(&mut self, node: &Node) {
-        let name = node.node_name();
-        match self.live(name) {
-            Some(live) if live.id() != node.id() => self.node_down(name),
-            Some(live) if !same_value(live, node) => {
-                for fold in self.scopes.values_mut() {
-                    for role in &fold.roles_of(name) {
-                        fold.show(role, name, Some(node));
-                    }
-                }
-            }
+        match self.live(node.node_name()).cloned() {
+            Some(live) if live.id() != node.id() => self.node_down(live),
+            Some(live) if !same_value(&live, node) => self.note(node, || What::Renewed),
             _ => {}
         }
-        self.changed_members.insert(name.clone(), Some(node.clone()));
+        self.member_changed(node.clone(), true);
     }
 
-    fn node_down(&mut self, name: &NodeName) {
+    fn node_down(&mut self, node: Node) {
+        self.note(&node, || What::Gone);
+        self.member_changed(node, false);
+    }
+
+    /// Notes what happened to a live node in all scopes that it may concern.
+    fn note(&mut self, node: &Node, what: impl Fn() -> What) {
         for fold in self.scopes.values_mut() {
-            for role in &fold.roles_of(name) {
-                fold.show(role, name, None);
+            if fold.may_show(node.node_name()) {
+                fold.note(node, what());
             }
         }
-        self.changed_members.insert(name.clone(), None);
+    }
+
+    fn member_changed(&mut self, node: Node, is_up: bool) {
+        self.changed_members.insert(node.node_name().clone(), MemberChange { node, is_up });
     }
 
     /// The fold of a scope, which has the writing side of its view.
@@ -257,16 +278,20 @@ impl Publisher {
     }
 
     fn publish_members(&mut self) -> bool {
+        if self.changed_members.is_empty() {
+            return false;
+        }
         let changes = mem::take(&mut self.changed_members);
-        let Some(members) = merge_nodes(self.members.get(), &changes) else { return false };
-        self.members.store(&mut self.reclaimer, members);
-        for (name, node) in changes {
+        let shown = changes.values().map(|change| (&change.node, change.is_up));
+        if !self.members.update(&mut self.reclaimer, shown) {
+            return false;
+        }
+        for (name, MemberChange { node, is_up }) in changes {
             let hash = hash_name(&name);
-            match node {
-                Some(node) => self.by_name.insert(&mut self.reclaimer, hash, name, node),
-                None => {
-                    self.by_name.remove(&mut self.reclaimer, hash, &name);
-                }
+            if is_up {
+                self.by_name.insert(&mut self.reclaimer, hash, name, node);
+            } else {
+                self.by_name.remove(&mut self.reclaimer, hash, &name);
             }
         }
         true
@@ -280,158 +305,4 @@ impl fmt::Debug for Publisher {
             .field("pending_bytes", &self.pending_bytes())
             .finish_non_exhaustive()
     }
-}
-
-/// One scope: its writing side, and what has changed since the last publication.
-struct ScopeFold {
-    writer: ScopeWriter,
-    /// By role: who is to be shown as playing it.
-    changed_roles: BTreeMap<Role, NodeChanges>,
-    /// The same by node: which roles are to be shown of it.
-    changed_nodes: BTreeMap<NodeName, BTreeMap<Role, bool>>,
-}
-
-impl ScopeFold {
-    fn new(writer: ScopeWriter) -> ScopeFold {
-        ScopeFold { writer, changed_roles: BTreeMap::new(), changed_nodes: BTreeMap::new() }
-    }
-
-    /// Notes that `role` is to show this node under its name, or none.
-    fn show(&mut self, role: &Role, name: &NodeName, node: Option<&Node>) {
-        let nodes = self.changed_roles.entry(role.clone()).or_default();
-        nodes.insert(name.clone(), node.cloned());
-        let roles = self.changed_nodes.entry(name.clone()).or_default();
-        roles.insert(role.clone(), node.is_some());
-    }
-
-    fn has_changes(&self) -> bool {
-        !self.changed_nodes.is_empty()
-    }
-
-    fn published_roles(&self, name: &NodeName) -> &[Role] {
-        self.writer.nodes.get(hash_name(name), name).map_or(&[], |roles| roles)
-    }
-
-    /// The roles of a node, after all events applied so far, in any order.
-    fn roles_of(&self, name: &NodeName) -> Vec<Role> {
-        let published = self.published_roles(name);
-        let Some(changes) = self.changed_nodes.get(name) else { return published.to_vec() };
-        let kept = published.iter().filter(|role| !changes.contains_key(*role));
-        let shown = changes.iter().filter(|(_, shown)| **shown).map(|(role, _)| role);
-        kept.chain(shown).cloned().collect()
-    }
-
-    /// Rebuilds what has changed, each set once; returns the roles whose sets differ.
-    fn publish(
-        &mut self,
-        by_name: &MapWriter<NodeName, Node>,
-        reclaimer: &mut Reclaimer,
-    ) -> Vec<Role> {
-        let mut differ = Vec::new();
-        for (role, changes) in mem::take(&mut self.changed_roles) {
-            let hash = role.hash64();
-            let old = self.writer.roles.get(hash, &role);
-            let Some(new) = merge_nodes(old.map_or(&[], |nodes| nodes), &changes) else { continue };
-            if new.is_empty() {
-                self.writer.roles.remove(reclaimer, hash, &role);
-            } else {
-                self.writer.roles.insert(reclaimer, hash, role.clone(), new);
-            }
-            differ.push(role);
-        }
-
-        let mut all_changes = NodeChanges::new();
-        for (name, changes) in &self.changed_nodes {
-            let published = self.published_roles(name);
-            let mut has_roles = !published.is_empty();
-            if let Some(roles) = merge_roles(published, changes) {
-                has_roles = !roles.is_empty();
-                let (hash, nodes) = (hash_name(name), &mut self.writer.nodes);
-                if has_roles {
-                    nodes.insert(reclaimer, hash, name.clone(), roles);
-                } else {
-                    nodes.remove(reclaimer, hash, name);
-                }
-            }
-            let live = has_roles.then(|| {
-                let live = by_name.get(hash_name(name), name);
-                live.expect("only nodes that are up have roles").clone()
-            });
-            all_changes.insert(name.clone(), live);
-        }
-        self.changed_nodes.clear();
-        if let Some(all) = merge_nodes(self.writer.all.get(), &all_changes) {
-            self.writer.all.store(reclaimer, all);
-        }
-        differ
-    }
-}
-
-/// A sorted set of nodes after some changes; `None` if they change nothing.
-fn merge_nodes(old: &[Node], changes: &NodeChanges) -> Option<Nodes> {
-    let edits = changes.iter().filter_map(|(name, new)| {
-        let place = old.binary_search_by(|node| node.node_name().cmp(name));
-        match (place, new) {
-            (Ok(at), Some(new)) if same_value(&old[at], new) => None,
-            (Err(_), None) => None,
-            (place, new) => Some(Edit { place, new: new.as_ref() }),
-        }
-    });
-    merge(old, edits).map(Nodes::from_sorted)
-}
-
-/// A sorted set of roles after some, that are to be shown or not; `None` if they change nothing.
-fn merge_roles(old: &[Role], changes: &BTreeMap<Role, bool>) -> Option<Roles> {
-    let edits = changes.iter().filter_map(|(role, shown)| {
-        let place = old.binary_search(role);
-        (place.is_ok() != *shown).then_some(Edit { place, new: shown.then_some(role) })
-    });
-    merge(old, edits).map(Roles::from_sorted)
-}
-
-/// What is to stand at a place of a sorted list, or be inserted before it.
-struct Edit<'a, T> {
-    place: Result<usize, usize>,
-    new: Option<&'a T>,
-}
-
-impl<T> Edit<'_, T> {
-    fn start(&self) -> usize {
-        let (Ok(at) | Err(at)) = self.place;
-        at
-    }
-
-    fn end(&self) -> usize {
-        self.start() + usize::from(self.place.is_ok())
-    }
-}
-
-/// A list after some edits, in the order of their places; `None` if there are none. What stays is
-/// copied in stretches: in order, so that there is nothing to sort.
-fn merge<'a, T: Clone>(
-    old: &'a [T],
-    mut edits: impl Iterator<Item = Edit<'a, T>>,
-) -> Option<Arc<[T]>> {
-    let first = edits.next()?;
-    let Some(second) = edits.next() else {
-        // As a rule it is one: then the length is known, and all is copied only once.
-        let (before, after) = (&old[..first.start()], &old[first.end()..]);
-        return Some(before.iter().chain(first.new).chain(after).cloned().collect());
-    };
-    let more = 2 + edits.size_hint().1.unwrap_or_default();
-    let mut merged = Vec::with_capacity(old.len() + more);
-    let mut copied = 0;
-    for edit in [first, second].into_iter().chain(edits) {
-        merged.extend_from_slice(&old[copied..edit.start()]);
-        merged.extend(edit.new.cloned());
-        copied = edit.end();
-    }
-    merged.extend_from_slice(&old[copied..]);
-    Some(merged.into())
-}
-
-/// Whether two values of a node are alike in all that can be seen of them: equality looks at name
-/// and id alone.
-fn same_value(a: &Node, b: &Node) -> bool {
-    a == b && a.addr() == b.addr() && a.meta() == b.meta()
 }
