@@ -32,8 +32,14 @@ pub(super) fn merge<'a, T: Clone + 'a>(
     let first = edits.next()?;
     let Some(second) = edits.next() else {
         // As a rule it is one: then the length is known, and all is copied only once.
-        let (before, after) = (&old[..first.start()], &old[first.end()..]);
-        return Some(before.iter().chain(first.new).chain(after).cloned().collect());
+        let (start, end) = (first.start(), first.end());
+        let rest = start + usize::from(first.new.is_some());
+        let item = |index| match first.new {
+            _ if index < start => &old[index],
+            Some(new) if index == start => new,
+            _ => &old[index - rest + end],
+        };
+        return Some((0..rest + old.len() - end).map(|index| item(index).clone()).collect());
     };
     let more = 2 + edits.size_hint().1.unwrap_or_default();
     Some(merge_all(old, more, [first, second].into_iter().chain(edits)).into())

@@ -218,7 +218,7 @@ impl ScopeView {
 
     /// The roles of the node of that name; empty if it has none or is unknown.
     ///
-    /// Costs one reference count; of a node with more than 64 roles here, a copy of all of them.
+    /// Costs one reference count; of a node with more than 128 roles here, a copy of all of them.
     pub fn roles(&self, name: &str) -> Roles {
         self.roles_in(&EpochGuard::enter(), name)
     }

@@ -9,7 +9,7 @@ use super::epoch_map::HeapBytes;
 use crate::role::{Role, Roles};
 
 /// Most roles in a chunk. Few nodes have more in a scope.
-const MAX_CHUNK: usize = 64;
+const MAX_CHUNK: usize = 128;
 
 /// Of how many chunks' roles on average one is made anew when there are more chunks than that.
 const MIN_FILL: usize = 4;
