@@ -10,7 +10,7 @@ use super::{ScopeWriter, hash_name};
 use crate::node::{Node, NodeName, Nodes, ScopeName};
 use crate::role::Role;
 
-/// Changes for which a scope keeps room from one publication to the next.
+/// Changes for which room is kept from one publication to the next.
 const ROOM_KEPT: usize = 16;
 
 /// One scope: its writing side, and what has changed since the last publication.
@@ -103,10 +103,12 @@ impl ScopeFold {
             }
         }
         shown_as.clear();
+        shown_as.shrink_to(ROOM_KEPT);
 
         let listed = scratch.listed.iter().map(|(node, shown)| (node, *shown));
         self.writer.all.update(reclaimer, listed);
         scratch.listed.clear();
+        scratch.listed.shrink_to(ROOM_KEPT);
     }
 
     /// Folds all that happened to one node, and publishes its roles; the rest goes to `scratch`.
@@ -146,6 +148,7 @@ impl ScopeFold {
         let kept = published.filter(|_| went.is_none());
         let edited = RoleList::edited(kept, toggles);
         toggles.clear();
+        toggles.shrink_to(ROOM_KEPT);
         let is_listed = match edited {
             Some(Some(roles)) => {
                 self.writer.nodes.insert(reclaimer, hash, name.clone(), roles);
