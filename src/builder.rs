@@ -14,6 +14,7 @@ use crate::driver::socket::{NodeSocket, Sockets, advertised, has_runtime};
 use crate::driver::{self, Shared};
 use crate::error::{MetaError, StartError};
 use crate::event::EventHandler;
+use crate::keyring::Keyring;
 use crate::node::{MAX_META_BYTES, NodeName, ScopeName};
 use crate::proto::{LocalNode, Outcome, Protocol};
 use crate::role::Role;
@@ -62,6 +63,7 @@ pub struct Builder {
     roles: Vec<Role>,
     meta: Bytes,
     config: Config,
+    keyring: Option<Keyring>,
     handler: Option<Box<dyn EventHandler>>,
 }
 
@@ -78,6 +80,7 @@ impl Builder {
             roles: Vec::new(),
             meta: Bytes::new(),
             config: Config::default(),
+            keyring: None,
             handler: None,
         }
     }
@@ -173,6 +176,29 @@ impl Builder {
         self
     }
 
+    /// Encrypts and authenticates every datagram with these keys: this node believes nothing that
+    /// was not sent by a node that has one of them, and only such nodes understand it. All nodes of
+    /// a cluster have a keyring or none has.
+    ///
+    /// ```
+    /// use rolecall::{Cluster, Key, Keyring};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let key = Key::generate(); // or Key::from_file("/etc/my_service/cluster.key")?
+    /// let a = Cluster::builder("a")
+    ///     .bind("127.0.0.1:0")
+    ///     .keyring(Keyring::new(key.clone()))
+    ///     .start()
+    ///     .await?;
+    /// assert_eq!(a.keys(), [key.id()]);
+    /// # Ok(()) }
+    /// ```
+    pub fn keyring(mut self, keyring: Keyring) -> Builder {
+        self.keyring = Some(keyring);
+        self
+    }
+
     /// Callbacks, run on a thread of their own. A node has one handler: the last one given.
     pub fn event_handler(mut self, handler: impl EventHandler) -> Builder {
         self.handler = Some(Box::new(handler));
@@ -214,7 +240,10 @@ impl Builder {
             meta: self.meta.clone(),
         };
         let seed = rand::rng().random();
-        let protocol = Protocol::new(&self.config, local, seed, Instant::ORIGIN)?;
+        let mut protocol = Protocol::new(&self.config, local, seed, Instant::ORIGIN)?;
+        if let Some(keyring) = &self.keyring {
+            protocol = protocol.with_keyring(keyring.clone());
+        }
         let published = Publisher::new(protocol.local().clone());
         let bound = (sockets.udp.local, origin);
         let shared = Arc::new(Shared::new(protocol, published, self.seeds.clone(), bound));

@@ -9,6 +9,7 @@ use crate::driver::hub::Events;
 use crate::driver::socket::reaches;
 use crate::driver::{self, Shared};
 use crate::error::{ConfigError, JoinError, LeaveError, MetaError, RoleError, ScopeError};
+use crate::keyring::{Key, KeyId, KeyringError};
 use crate::node::{Node, Nodes, ScopeName};
 use crate::proto::{Command, CommandError, Outcome};
 use crate::role::{AsRole, Role, Roles};
@@ -151,6 +152,69 @@ impl Cluster {
         result.map_err(|error| match error {
             CommandError::Meta(error) => error,
             _ => MetaError::Stopped,
+        })
+    }
+
+    /// Adds a key, so that what is sent with it is understood. No message is sent with it before
+    /// [`use_key`](Cluster::use_key).
+    ///
+    /// A key is replaced on the running cluster in three steps, each on all nodes before the next:
+    /// install the new one, use it, remove the old one. A node that was away meanwhile (stopped,
+    /// cut off) takes part with the old key as long as the others have not removed it; then it
+    /// needs the new one. Keys never travel: bring them to each node as the first one came.
+    ///
+    /// ```
+    /// use rolecall::{Cluster, Key, Keyring};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (old, new) = (Key::generate(), Key::generate());
+    /// let keyring = Keyring::new(old.clone());
+    /// let a = Cluster::builder("a").bind("127.0.0.1:0").keyring(keyring).start().await?;
+    /// a.install_key(new.clone())?;
+    /// a.use_key(new.id())?;
+    /// assert_eq!(a.keys(), [new.id(), old.id()]);
+    /// a.remove_key(old.id())?;
+    /// assert_eq!(a.keys(), [new.id()]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyringError::Full`]; [`KeyringError::NotEncrypted`] when the node was started without a
+    /// keyring. A key that is there already is no error.
+    pub fn install_key(&self, key: impl Into<Key>) -> Result<(), KeyringError> {
+        self.change_keyring(Command::InstallKey(key.into()))
+    }
+
+    /// Sends with an installed key from now on; to members that are known not to have it, still
+    /// with the one that they were last heard with. See [`install_key`](Cluster::install_key).
+    ///
+    /// # Errors
+    /// [`KeyringError::Unknown`] when it is not installed.
+    pub fn use_key(&self, id: KeyId) -> Result<(), KeyringError> {
+        self.change_keyring(Command::UseKey(id))
+    }
+
+    /// Forgets a key: what is sent with it is dropped from now on. See
+    /// [`install_key`](Cluster::install_key).
+    ///
+    /// # Errors
+    /// [`KeyringError::InUse`] for the key that this node sends with, [`KeyringError::Unknown`]
+    /// when it is not installed.
+    pub fn remove_key(&self, id: KeyId) -> Result<(), KeyringError> {
+        self.change_keyring(Command::RemoveKey(id))
+    }
+
+    /// The ids of this node's keys, first that of the one that it sends with; none if the cluster
+    /// is not encrypted.
+    pub fn keys(&self) -> Vec<KeyId> {
+        self.handle.shared.core().protocol.keys()
+    }
+
+    fn change_keyring(&self, command: Command) -> Result<(), KeyringError> {
+        self.handle.shared.command(command).map_err(|error| match error {
+            CommandError::Keyring(error) => error,
+            _ => KeyringError::Stopped,
         })
     }
 

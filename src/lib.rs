@@ -58,6 +58,7 @@ mod config;
 mod error;
 mod event;
 mod id_map;
+mod keyring;
 mod node;
 mod role;
 mod stats;
@@ -80,6 +81,7 @@ pub use config::Config;
 pub use driver::hub::Events;
 pub use error::{ConfigError, JoinError, LeaveError, MetaError, RoleError, ScopeError, StartError};
 pub use event::{DownReason, Event, EventHandler, Evidence, Sight, Witness};
+pub use keyring::{Key, KeyError, KeyId, Keyring, KeyringError, MAX_KEYS};
 pub use node::{
     Generation, MAX_META_BYTES, MAX_NAME_BYTES, Node, NodeId, NodeName, Nodes, ScopeName,
 };

@@ -140,8 +140,14 @@ pub struct Dropped {
     pub other_version: u64,
     /// Of another cluster.
     pub other_cluster: u64,
-    /// Changed on the way: the checksum is wrong.
+    /// Changed on the way, or forged: the checksum or the seal is wrong.
     pub corrupt: u64,
+    /// Not sealed, where this node has a keyring; or sealed, where it has none.
+    pub no_key: u64,
+    /// Sealed with a key that is not in this node's keyring.
+    pub wrong_key: u64,
+    /// Sealed and genuine, but seen before.
+    pub replayed: u64,
     /// A malformed frame, or too many of them.
     pub malformed: u64,
     /// Meant for another run at this address.
@@ -162,6 +168,9 @@ impl Dropped {
             + self.other_version
             + self.other_cluster
             + self.corrupt
+            + self.no_key
+            + self.wrong_key
+            + self.replayed
             + self.malformed
             + self.other_run
             + self.stranger

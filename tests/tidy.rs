@@ -14,7 +14,8 @@ const MAX_FILE_LINES: usize = 600;
 const MAX_COLUMNS: usize = 100;
 
 /// The modules at the bottom, which know only each other.
-const BOTTOM: &[&str] = &["node", "id_map", "role", "time", "event", "config", "error", "stats"];
+const BOTTOM: &[&str] =
+    &["node", "id_map", "keyring", "role", "time", "event", "config", "error", "stats"];
 /// What only the caller of the state machine may know of: clocks, threads, tasks, chance.
 const OUTSIDE: &[&str] = &[
     "SystemTime",

@@ -12,6 +12,7 @@
 
 mod bounced;
 pub(crate) mod hub;
+mod refused;
 pub(crate) mod socket;
 mod tether;
 
@@ -34,6 +35,7 @@ use crate::time::Instant;
 use crate::view::{ClusterView, Publisher};
 use crate::wire::ClusterId;
 use hub::Hub;
+use refused::Refusals;
 use socket::{Io, NodeSocket, Sockets};
 use tether::{Counts, Identity, Tethers};
 
@@ -428,6 +430,7 @@ struct Driver {
     unsent: Option<SocketAddr>,
     resolving: Option<Resolving>,
     tethers: Tethers,
+    refusals: Refusals,
     /// Peers of whom the kernel noticed something; empty between turns.
     noticed: Vec<SocketAddr>,
 }
@@ -444,6 +447,7 @@ impl Driver {
             unsent: None,
             resolving: None,
             tethers: Tethers::new(identity, socket.local, shared.view.clone(), tcp),
+            refusals: Refusals::default(),
             noticed: Vec::new(),
             socket,
         }
@@ -485,9 +489,9 @@ impl Driver {
             match self.socket.try_receive(&mut self.receive) {
                 Io::Done((len, from)) => {
                     let datagram = &self.receive[..len];
-                    if let Err(error) = core.protocol.handle_datagram(shared.now(), from, datagram)
-                    {
-                        tracing::trace!(%from, %error, "datagram refused");
+                    let now = shared.now();
+                    if let Err(error) = core.protocol.handle_datagram(now, from, datagram) {
+                        self.refusals.note(now, from, error);
                     }
                 }
                 Io::NotReady => return false,

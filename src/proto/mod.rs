@@ -8,6 +8,7 @@
 //! `route/detect` whether others are there.
 
 mod clash;
+mod contract;
 mod deaths;
 mod detector;
 mod faces;
@@ -24,6 +25,7 @@ mod roles;
 mod round_trips;
 mod route;
 mod rules;
+mod seal;
 mod sketch;
 mod spread;
 mod standing;
@@ -35,21 +37,22 @@ mod timer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::Config;
-use crate::error::{ConfigError, MetaError, RoleError, ScopeError};
+use crate::error::ConfigError;
 use crate::event::Event;
-use crate::node::{Generation, MAX_META_BYTES, Node, NodeId, NodeName, Nodes, ScopeName};
-use crate::role::{Role, Roles};
+use crate::keyring::{KeyId, Keyring};
+use crate::node::{Generation, MAX_META_BYTES, Node, NodeId, Nodes, ScopeName};
+use crate::role::Roles;
 use crate::stats::Stats;
 use crate::time::Instant;
 use crate::wire::frame::{Boot, Incarnation, Profile};
 use crate::wire::{ClusterId, DecodeError, Frame, ScopeId};
 
 use clash::Clashes;
+pub use contract::{Command, CommandError, Hint, LocalNode, Outcome, Transmit};
 use deaths::Deaths;
 use detector::Detector;
 use fetch::Fetches;
@@ -64,6 +67,7 @@ use receipt::Receipts;
 use roles::RoleTables;
 use round_trips::RoundTrips;
 use route::{Cargo, Counters, Hearsay, Outgoing, PartCache};
+use seal::Sealing;
 use spread::Hops;
 use standing::Standing;
 use suspicion::Suspicions;
@@ -81,148 +85,6 @@ pub(crate) use standing::PROBATION;
 
 #[cfg(feature = "sim")]
 pub use route::{Blocked, Digest, Introduction, Queue, RunState, Sighting};
-
-/// What a node is before it has met anybody.
-#[derive(Clone, Debug)]
-pub struct LocalNode {
-    /// The cluster it belongs to.
-    pub cluster: ClusterId,
-    /// Its stable name.
-    pub name: NodeName,
-    /// Where others reach it.
-    pub addr: SocketAddr,
-    /// Its start stamp; raised by itself when the cluster remembers a later one of this name.
-    pub boot: u64,
-    /// Its user's bytes, at most [`MAX_META_BYTES`].
-    pub meta: Bytes,
-}
-
-/// What a user asks of a node.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Command {
-    /// Take roles; joins the scope first if need be.
-    AddRoles {
-        /// The scope.
-        scope: ScopeName,
-        /// The roles; those held already count for nothing.
-        roles: Vec<Role>,
-    },
-    /// Give roles up.
-    RemoveRoles {
-        /// The scope.
-        scope: ScopeName,
-        /// The roles; those not held count for nothing.
-        roles: Vec<Role>,
-    },
-    /// Enter a scope.
-    JoinScope(ScopeName),
-    /// Leave a scope, with all roles there.
-    LeaveScope(ScopeName),
-    /// Replace the metadata.
-    SetMeta(Bytes),
-    /// Ask these addresses to let this node in.
-    Contact {
-        /// The addresses.
-        addrs: Vec<SocketAddr>,
-        /// If given, [`Outcome::Answered`] with this number tells how many answered.
-        token: Option<u64>,
-    },
-    /// Say goodbye; [`Outcome::Left`] tells when that is done.
-    Leave,
-    /// Replace the tuning.
-    Reconfigure(Box<Config>),
-    /// Find out who has this node's roles in a scope up to a generation; [`Outcome::Delivered`]
-    /// tells.
-    Deliver {
-        /// Repeated in the outcome.
-        token: u64,
-        /// The scope.
-        scope: ScopeName,
-        /// The generation.
-        generation: Generation,
-    },
-}
-
-/// Why a command was refused. Nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CommandError {
-    /// The node has left, or lost its name.
-    #[error("this node has stopped")]
-    Stopped,
-    /// A role, or the set of them, is not allowed.
-    #[error(transparent)]
-    Role(#[from] RoleError),
-    /// A scope cannot be joined or left.
-    #[error(transparent)]
-    Scope(#[from] ScopeError),
-    /// The metadata is not allowed.
-    #[error(transparent)]
-    Meta(#[from] MetaError),
-    /// The configuration is not allowed.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Too many calls of this kind wait already.
-    #[error("too many calls wait already")]
-    Busy,
-}
-
-/// What comes of a command later on, or is asked of the driver.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// Resolve the seeds again, and give their addresses to [`Command::Contact`].
-    ResolveSeeds,
-    /// The first pull is complete: reads are as good as the seed's.
-    Synced,
-    /// A live node has this node's name. Before the first pull this node is not a member; later,
-    /// it has lost its name and stopped.
-    NameTaken {
-        /// Where the other is.
-        holder: SocketAddr,
-        /// Whether this node has stopped because of it.
-        stopped: bool,
-    },
-    /// A contact has been made, or not.
-    Answered {
-        /// Of the command.
-        token: u64,
-        /// How many addresses answered.
-        count: usize,
-    },
-    /// The receipt that was asked for.
-    Delivered {
-        /// Of the command.
-        token: u64,
-        /// Who has the generation.
-        reached: Nodes,
-        /// Who has not said so.
-        missing: Nodes,
-    },
-    /// The goodbye is over, and the node has stopped.
-    Left {
-        /// How many peers did not acknowledge it.
-        unheard: usize,
-    },
-}
-
-/// What the kernel of this host noticed of a peer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Hint {
-    /// Nobody listens at its address: an ICMP message said so.
-    Unreachable,
-    /// The connection to it that serves as a tether was closed, and it had not said that it would.
-    TetherClosed,
-}
-
-/// Where to send a datagram.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Transmit {
-    /// The address.
-    pub to: SocketAddr,
-}
 
 /// One node of the cluster as a pure state machine.
 ///
@@ -314,11 +176,21 @@ pub struct Protocol {
     last_launch: Option<Instant>,
     contact: Contact,
 
-    frames: Vec<Frame>,
+    /// If the cluster is encrypted.
+    sealing: Option<Box<Sealing>>,
+    buffers: Buffers,
     events: VecDeque<Event>,
     outcomes: VecDeque<Outcome>,
     outgoing: VecDeque<Outgoing>,
     counters: Counters,
+}
+
+/// What a datagram is taken apart in, so that it costs no allocation of its own.
+#[derive(Debug, Default)]
+struct Buffers {
+    /// The frames of a sealed datagram, decrypted.
+    opened: Vec<u8>,
+    frames: Vec<Frame>,
 }
 
 /// When this node last had to do with others.
@@ -362,20 +234,13 @@ impl Protocol {
         config.validate()?;
         assert!(local.meta.len() <= MAX_META_BYTES, "the caller checks the metadata");
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let profile = Profile {
-            id: NodeId::from_u64(rng.random()).unwrap_or(NodeId::MIN),
-            boot: Boot(local.boot),
-            version: 1,
-            incarnation: Incarnation(0),
-            name: local.name,
-            addr: local.addr,
-            meta: local.meta,
-            scopes: std::sync::Arc::from([]),
-        };
+        let id = NodeId::from_u64(rng.random()).unwrap_or(NodeId::MIN);
+        let cluster = local.cluster;
+        let profile = first_profile(local, id);
         let mut protocol = Protocol {
             config: config.clone(),
-            cluster: local.cluster,
-            local: profile.id,
+            cluster,
+            local: id,
             now,
             members: Members::new(&profile),
             detector: Detector::new(&mut rng),
@@ -412,7 +277,8 @@ impl Protocol {
             unsettled: false,
             last_launch: None,
             contact: Contact { heard: now, answered: now, suspected: None },
-            frames: Vec::new(),
+            sealing: None,
+            buffers: Buffers::default(),
             events: VecDeque::new(),
             outcomes: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -421,6 +287,14 @@ impl Protocol {
         };
         protocol.start_timers();
         Ok(protocol)
+    }
+
+    /// The same node with a keyring: it seals all that it sends and believes nothing that is not
+    /// sealed. To be called before it has sent or received anything.
+    #[must_use]
+    pub fn with_keyring(mut self, keyring: Keyring) -> Protocol {
+        self.sealing = Some(Box::new(Sealing::new(keyring, self.cluster, self.local)));
+        self
     }
 
     // Inputs.
@@ -507,6 +381,12 @@ impl Protocol {
         &self.config
     }
 
+    /// The ids of this node's keys, first that of the one that it seals with; none if it has no
+    /// keyring.
+    pub fn keys(&self) -> Vec<KeyId> {
+        self.sealing.as_ref().map(|sealing| sealing.ids()).unwrap_or_default()
+    }
+
     /// Whether the node has left or lost its name.
     pub fn is_stopped(&self) -> bool {
         self.phase == Phase::Stopped
@@ -582,5 +462,19 @@ impl Protocol {
         self.timers.set(Timer::Probe, Some(probe));
         self.timers.set(Timer::Pull, Some(pull));
         self.timers.set(Timer::Reconnect, Some(self.now));
+    }
+}
+
+/// What a node says of itself before it has met anybody.
+fn first_profile(local: LocalNode, id: NodeId) -> Profile {
+    Profile {
+        id,
+        boot: Boot(local.boot),
+        version: 1,
+        incarnation: Incarnation(0),
+        name: local.name,
+        addr: local.addr,
+        meta: local.meta,
+        scopes: std::sync::Arc::from([]),
     }
 }

@@ -23,6 +23,7 @@ mod codec;
 mod compare;
 pub mod frame;
 pub mod limits;
+pub mod sealed;
 
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
@@ -49,7 +50,7 @@ const TO: Range<usize> = 15..19;
 /// Where the checksum stands. UDP's own is weak, and switched off on some paths; a flipped bit in a
 /// node's id or address must not become a member.
 const CHECKSUM: Range<usize> = 19..23;
-/// Set in the four bits of flags of a sealed datagram (reserved for authenticated encryption).
+/// Set in the four bits of flags of a sealed datagram: see [`sealed`].
 pub const FLAG_SEALED: u8 = 0b0000_0001;
 
 /// The name of a cluster: a 64-bit hash. Its low half stands in every datagram, and the checksum is
@@ -58,6 +59,11 @@ pub const FLAG_SEALED: u8 = 0b0000_0001;
 pub struct ClusterId(u64);
 
 impl ClusterId {
+    /// The bits of this id.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
     /// The id of the cluster with this name.
     pub fn of(name: &str) -> ClusterId {
         ClusterId(stable_hash(Domain::Cluster, &[name.as_bytes()]))
@@ -225,12 +231,28 @@ pub enum DecodeError {
         /// Its version.
         version: u8,
     },
-    /// Sealed, or with flags that this version does not know.
+    /// With flags that this version does not know.
     #[error("flags {flags:#06b} are not understood")]
     Flags {
         /// Its four bits of flags.
         flags: u8,
     },
+    /// Sealed, and this node has no keyring.
+    #[error("sealed, and there is no key here")]
+    Sealed,
+    /// Not sealed, and this node has a keyring.
+    #[error("not sealed")]
+    Plain,
+    /// Sealed with a key that this node does not have.
+    #[error("sealed with a key that is not here")]
+    WrongKey,
+    /// Sealed with a key of this node's, as it says, but the tag is wrong: bytes were changed on
+    /// the way, or it is a forgery.
+    #[error("the seal is broken")]
+    BrokenSeal,
+    /// It came before, or so many later ones came that this cannot be told any more.
+    #[error("a replay")]
+    Replay,
     /// Bytes were changed on the way, or it belongs to another cluster whose hash has the same low
     /// half.
     #[error("the checksum is wrong")]
@@ -302,6 +324,18 @@ fn checksum(datagram: &[u8], cluster: ClusterId) -> Half {
 /// # Errors
 /// What is wrong with it.
 pub fn decode_header(datagram: &[u8], cluster: ClusterId) -> Result<ReceivedHeader, DecodeError> {
+    check_kind(datagram, 0, HEADER_BYTES)?;
+    let header = read_header(datagram, cluster);
+    let changed = datagram[CHECKSUM] != checksum(datagram, cluster);
+    match header {
+        Ok(_) | Err(DecodeError::NoSender) if changed => Err(DecodeError::Checksum),
+        header => header,
+    }
+}
+
+/// Whether the bytes say of themselves that they are a datagram of this protocol with these flags,
+/// and are long enough.
+fn check_kind(datagram: &[u8], wanted: u8, min_len: usize) -> Result<(), DecodeError> {
     let len = datagram.len();
     if !(HEADER_BYTES..=MAX_DATAGRAM_BYTES).contains(&len) {
         return Err(DecodeError::Length { len });
@@ -313,14 +347,19 @@ pub fn decode_header(datagram: &[u8], cluster: ClusterId) -> Result<ReceivedHead
     if version != VERSION {
         return Err(DecodeError::Version { version });
     }
-    if flags != 0 {
-        return Err(DecodeError::Flags { flags });
+    match flags {
+        _ if flags == wanted && len >= min_len => Ok(()),
+        _ if flags == wanted => Err(DecodeError::Length { len }),
+        0 => Err(DecodeError::Plain),
+        FLAG_SEALED => Err(DecodeError::Sealed),
+        _ => Err(DecodeError::Flags { flags }),
     }
+}
+
+/// What stands before the checksum, of a datagram of this cluster.
+fn read_header(datagram: &[u8], cluster: ClusterId) -> Result<ReceivedHeader, DecodeError> {
     if datagram[CLUSTER] != low_half(cluster.0) {
         return Err(DecodeError::OtherCluster);
-    }
-    if datagram[CHECKSUM] != checksum(datagram, cluster) {
-        return Err(DecodeError::Checksum);
     }
     let from = datagram[FROM].try_into().expect("eight bytes: the length was checked");
     let from = NodeId::from_u64(u64::from_le_bytes(from)).ok_or(DecodeError::NoSender)?;

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rolecall::proto::{Command, LocalNode, Outcome, Protocol};
 use rolecall::time::Instant;
 use rolecall::wire::ClusterId;
-use rolecall::{Config, Event, Node, NodeId, NodeName, Role, ScopeName};
+use rolecall::{Config, Event, Keyring, Node, NodeId, NodeName, Role, ScopeName};
 
 /// The cluster that all nodes are in.
 pub const CLUSTER: &str = "test";
@@ -35,6 +35,10 @@ pub type Tap = Box<dyn FnMut(SocketAddr, SocketAddr, &[u8])>;
 pub struct Net {
     pub now: Instant,
     pub config: Config,
+    /// What nodes are started with.
+    pub keyring: Option<Keyring>,
+    /// Whether datagrams may be refused; otherwise that is a failure.
+    pub refuses: bool,
     pub hosts: BTreeMap<SocketAddr, Host>,
     pub loss: f64,
     /// The share of datagrams that arrive twice.
@@ -66,6 +70,8 @@ impl Net {
         Net {
             now: Instant::ORIGIN,
             config,
+            keyring: None,
+            refuses: false,
             hosts: BTreeMap::new(),
             loss: 0.0,
             duplication: 0.0,
@@ -102,7 +108,10 @@ impl Net {
             boot: self.boots,
             meta: Bytes::new(),
         };
-        let node = Protocol::new(&self.config, local, self.rng.random(), self.now).unwrap();
+        let mut node = Protocol::new(&self.config, local, self.rng.random(), self.now).unwrap();
+        if let Some(keyring) = &self.keyring {
+            node = node.with_keyring(keyring.clone());
+        }
         let host = Host {
             node,
             seeds: seeds.to_vec(),
@@ -205,7 +214,7 @@ impl Net {
         }
     }
 
-    fn deliver(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+    pub fn deliver(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
         for byte in &datagram {
             self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
         }
@@ -215,7 +224,9 @@ impl Net {
             host.inbox.push((from, datagram));
             return;
         }
-        host.node.handle_datagram(self.now, from, &datagram).unwrap();
+        if let Err(error) = host.node.handle_datagram(self.now, from, &datagram) {
+            assert!(self.refuses, "{to} refuses a datagram of {from}: {error}");
+        }
         self.drain(to);
     }
 

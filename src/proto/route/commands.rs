@@ -6,10 +6,12 @@ use super::super::goodbye::Goodbye;
 use super::super::piggyback::Rumor;
 use super::super::pull::Purpose;
 use super::super::roles::RoleSet;
+use super::super::seal::Sealing;
 use super::super::timer::Timer;
 use super::super::{Command, CommandError, Phase, Protocol};
 use crate::config::Config;
 use crate::error::{MetaError, RoleError, ScopeError};
+use crate::keyring::KeyringError;
 use crate::node::{Generation, MAX_META_BYTES, ScopeName};
 use crate::role::Role;
 use crate::wire::ScopeId;
@@ -29,6 +31,13 @@ impl Protocol {
             Command::SetMeta(meta) => self.set_meta(&meta)?,
             Command::Contact { addrs, token } => self.contact(addrs, token),
             Command::Leave => self.leave(),
+            Command::InstallKey(key) => self.sealing()?.install(key)?,
+            Command::UseKey(id) => {
+                if self.sealing()?.use_key(id)? {
+                    self.give_sign_to_all();
+                }
+            }
+            Command::RemoveKey(id) => self.sealing()?.remove(id)?,
             Command::Reconfigure(config) => self.reconfigure(*config)?,
             Command::Deliver { token, scope, generation } => {
                 let id = ScopeId::of(&scope);
@@ -41,6 +50,10 @@ impl Protocol {
             }
         }
         Ok(())
+    }
+
+    fn sealing(&mut self) -> Result<&mut Sealing, KeyringError> {
+        self.sealing.as_deref_mut().ok_or(KeyringError::NotEncrypted)
     }
 
     fn add_roles(&mut self, name: &ScopeName, roles: Vec<Role>) -> Result<(), CommandError> {

@@ -39,7 +39,10 @@ impl Counters {
         *match error {
             DecodeError::Version { .. } => &mut dropped.other_version,
             DecodeError::OtherCluster => &mut dropped.other_cluster,
-            DecodeError::Checksum => &mut dropped.corrupt,
+            DecodeError::Checksum | DecodeError::BrokenSeal => &mut dropped.corrupt,
+            DecodeError::Plain | DecodeError::Sealed => &mut dropped.no_key,
+            DecodeError::WrongKey => &mut dropped.wrong_key,
+            DecodeError::Replay => &mut dropped.replayed,
             DecodeError::Frame { .. } | DecodeError::TooManyFrames => &mut dropped.malformed,
             DecodeError::Length { .. }
             | DecodeError::Magic

@@ -9,8 +9,12 @@ use super::super::{Phase, Protocol};
 use super::Origin;
 use super::membership::Claim;
 use super::send::SMALL;
-use crate::wire::frame::{Ack, Incarnation, Introduce, WrongRun};
-use crate::wire::{DecodeError, Frame, ReceivedHeader, decode_frames, decode_header};
+use crate::node::NodeId;
+use crate::wire::frame::{Ack, Incarnation, Introduce, Ping, WrongRun};
+use crate::wire::{DecodeError, Frame, ReceivedHeader, decode_cargo, decode_frames, decode_header};
+
+/// The number of a ping whose answer nobody waits for.
+const UNASKED: u16 = 0;
 
 impl Protocol {
     pub(in crate::proto) fn receive(
@@ -20,29 +24,59 @@ impl Protocol {
     ) -> Result<(), DecodeError> {
         self.counters.plain.datagrams_in += 1;
         self.counters.plain.bytes_in += datagram.len() as u64;
-        // The buffer is this node's, so that a datagram costs no allocation of its own.
-        let mut frames = std::mem::take(&mut self.frames);
+        let mut frames = std::mem::take(&mut self.buffers.frames);
         let checked = self.check_datagram(datagram, &mut frames);
         match checked {
             Ok(header) if self.phase != Phase::Stopped => {
                 self.receive_frames(header, from, &frames, datagram.len());
             }
             Ok(_) => {}
-            Err(error) => self.counters.refused(error),
+            Err(error) => {
+                self.counters.refused(error);
+                if error == DecodeError::WrongKey {
+                    self.nudge(from);
+                }
+            }
         }
-        self.frames = frames;
+        self.buffers.frames = frames;
         checked.map(drop)
     }
 
     /// The header and the frames, if the datagram belongs to this cluster.
     fn check_datagram(
-        &self,
+        &mut self,
         datagram: &[u8],
         frames: &mut Vec<Frame>,
     ) -> Result<ReceivedHeader, DecodeError> {
-        let header = decode_header(datagram, self.cluster)?;
-        decode_frames(datagram, frames)?;
+        let Some(sealing) = &mut self.sealing else {
+            let header = decode_header(datagram, self.cluster)?;
+            decode_frames(datagram, frames)?;
+            return Ok(header);
+        };
+        let header = sealing.open(self.now, datagram, &mut self.buffers.opened)?;
+        decode_cargo(&self.buffers.opened, frames)?;
         Ok(header)
+    }
+
+    /// A datagram came from a member's address with a key that is not here: what that member hears
+    /// next tells it which key is.
+    fn nudge(&mut self, from: SocketAddr) {
+        let Some(member) = self.members.peer_at(from) else { return };
+        if self.sealing.as_mut().is_some_and(|sealing| sealing.nudge(self.now, member)) {
+            self.give_sign(member);
+        }
+    }
+
+    /// Sends each member something, so that it hears which key this node prefers now.
+    pub(super) fn give_sign_to_all(&mut self) {
+        for member in self.members.peers().to_vec() {
+            self.give_sign(member);
+        }
+    }
+
+    /// A ping that nobody waits for: it shows that this node is there, and with which key.
+    fn give_sign(&mut self, member: NodeId) {
+        self.send_to(member, Ping { seq: UNASKED });
     }
 
     fn receive_frames(

@@ -17,7 +17,7 @@ use crate::wire::frame::{
     Ask, Fetch, FetchPart, Has, Large, Membership, Object, Part, Roles, Table,
 };
 use crate::wire::limits::MAX_FETCHES_PER_FRAME;
-use crate::wire::{Frame, HEADER_BYTES, ScopeId};
+use crate::wire::{Frame, ScopeId};
 
 /// Encoded objects that are kept while they are fetched in parts.
 pub(super) const MAX_CACHED_OBJECTS: usize = 4;
@@ -329,7 +329,7 @@ impl Protocol {
             return;
         }
         let Some((version, body)) = self.cached_body(fetch.object, fetch.version) else { return };
-        let stride = self.config.max_datagram_bytes - HEADER_BYTES - PART_OVERHEAD_BYTES;
+        let stride = self.payload_room() - PART_OVERHEAD_BYTES;
         let start = (fetch.offset as usize).min(body.len());
         let end = (start + stride).min(body.len());
         let part = Part {

@@ -14,6 +14,7 @@ use super::super::roles::RoleTables;
 use super::super::{Protocol, Transmit};
 use crate::node::{Generation, NodeId};
 use crate::wire::frame::{Alive, Failed, Large, Left, Object, Replaced, Suspect};
+use crate::wire::sealed::{SEALED_HEADER_BYTES, TAG_BYTES, begin_sealed};
 use crate::wire::{Frame, HEADER_BYTES, Header, begin, finish};
 
 /// Datagrams that may wait for the driver; what is beyond it is dropped and counted.
@@ -35,9 +36,19 @@ pub(in crate::proto) struct Outgoing {
 }
 
 impl Protocol {
+    /// Bytes of a datagram before its frames.
+    pub(super) fn header_bytes(&self) -> usize {
+        if self.sealing.is_some() { SEALED_HEADER_BYTES } else { HEADER_BYTES }
+    }
+
+    /// Where the frames of a datagram end at the latest.
+    fn frames_end(&self) -> usize {
+        self.config.max_datagram_bytes - if self.sealing.is_some() { TAG_BYTES } else { 0 }
+    }
+
     /// Bytes of payload that one datagram has room for.
     pub(super) fn payload_room(&self) -> usize {
-        self.config.max_datagram_bytes - HEADER_BYTES
+        self.frames_end() - self.header_bytes()
     }
 
     /// Sends frames that were encoded before to an address.
@@ -104,8 +115,12 @@ impl Protocol {
     pub(in crate::proto) fn next_datagram(&mut self, datagram: &mut Vec<u8>) -> Option<Transmit> {
         loop {
             let Outgoing { addr, to, payload } = self.outgoing.pop_front()?;
-            begin(Header { cluster: self.cluster, from: self.local, to }, datagram);
-            let max = self.config.max_datagram_bytes;
+            let header = Header { cluster: self.cluster, from: self.local, to };
+            match self.sealing {
+                Some(_) => begin_sealed(header, datagram),
+                None => begin(header, datagram),
+            }
+            let start = datagram.len();
             datagram.extend_from_slice(&payload);
             if let Some(to) = to {
                 if self.rules.buddy {
@@ -116,12 +131,19 @@ impl Protocol {
                     self.fill(to, datagram);
                 }
             }
-            if datagram.len() > HEADER_BYTES {
-                debug_assert!(datagram.len() <= max, "no datagram is larger than configured");
-                finish(datagram, self.cluster);
-                self.counters.sent(datagram[HEADER_BYTES], datagram.len());
-                return Some(Transmit { to: addr });
+            let Some(&kind) = datagram.get(start) else { continue };
+            debug_assert!(datagram.len() <= self.frames_end(), "the frames fit");
+            match &mut self.sealing {
+                Some(sealing) => {
+                    if !sealing.seal(to, datagram) {
+                        // 2^48 datagrams were sent: this run is to be restarted.
+                        continue;
+                    }
+                }
+                None => finish(datagram, self.cluster),
             }
+            self.counters.sent(kind, datagram.len());
+            return Some(Transmit { to: addr });
         }
     }
 
@@ -131,7 +153,7 @@ impl Protocol {
             && let Some(frame) = claim_frame(&self.members, self.local, to)
         {
             // Without room the probe goes first: the next datagram tells.
-            let _ = frame.encode_within(self.config.max_datagram_bytes, datagram);
+            let _ = frame.encode_within(self.frames_end(), datagram);
         }
     }
 
@@ -143,11 +165,12 @@ impl Protocol {
         let budget = self.config.gossip_bytes_per_second;
         let left = if self.rules.fast_path { self.hops.left(self.now, budget) } else { usize::MAX };
         let before = datagram.len();
+        let (room, end) = (self.payload_room(), self.frames_end());
         let Protocol { now, config, local, members, roles, piggyback, rng, .. } = self;
         // With the buddy rule the accused hears of it in another way.
         let tells_subjects = !self.rules.buddy;
         let Some(receiver) = members.live(to) else { return };
-        let max = config.max_datagram_bytes.min(before.saturating_add(left));
+        let max = (end.min(before.saturating_add(left)), room);
         let limit = transmit_limit(config, members.live_count());
         let pause = config.gossip_interval;
         let peers = members.peers().len();
@@ -178,7 +201,7 @@ impl Protocol {
                 if rumor.subject() == to {
                     return Ride::NotForThem;
                 }
-                let frame = roles_frame(roles, rumor.subject(), scope, from, max);
+                let frame = roles_frame(roles, rumor.subject(), scope, from, max.0);
                 append_rumor(frame.as_ref(), rumor, max, datagram)
             });
         }
@@ -300,13 +323,18 @@ pub(super) fn append_object(
     Frame::from(Large { object, version }).encode_within(room.0, payload)
 }
 
-fn append_rumor(frame: Option<&Frame>, rumor: Rumor, max: usize, datagram: &mut Vec<u8>) -> Ride {
+/// As [`append_object`], of whatever the rumor is about.
+fn append_rumor(
+    frame: Option<&Frame>,
+    rumor: Rumor,
+    room: (usize, usize),
+    datagram: &mut Vec<u8>,
+) -> Ride {
     let Some(frame) = frame else { return Ride::Obsolete };
-    let room = (max, max - HEADER_BYTES);
     let fitted = match rumor {
         Rumor::Profile(id) => append_object(frame, Object::Profile(id), room, datagram),
         Rumor::Roles(id, scope) => append_object(frame, Object::Roles(id, scope), room, datagram),
-        Rumor::State(_) | Rumor::Suspicion(..) => frame.encode_within(max, datagram),
+        Rumor::State(_) | Rumor::Suspicion(..) => frame.encode_within(room.0, datagram),
     };
     if fitted { Ride::Sent } else { Ride::NoRoom }
 }

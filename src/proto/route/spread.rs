@@ -41,9 +41,9 @@ pub(in crate::proto) struct Cargo {
 }
 
 impl Cargo {
-    /// Bytes of a datagram that gives it to somebody, at most.
-    fn cost(&self) -> usize {
-        HEADER_BYTES + DELEGATE_BYTES + self.bytes.len()
+    /// Bytes of the frame that gives it to somebody, at most.
+    fn frame_bytes(&self) -> usize {
+        DELEGATE_BYTES + self.bytes.len()
     }
 
     /// The only node that it tells of, if that need not hear it.
@@ -58,6 +58,11 @@ impl Cargo {
 }
 
 impl Protocol {
+    /// Bytes of a datagram that gives a cargo to somebody, at most.
+    fn cost(&self, cargo: &Cargo) -> usize {
+        self.config.max_datagram_bytes - self.payload_room() + cargo.frame_bytes()
+    }
+
     /// This node has something to tell that nobody else can.
     pub(super) fn news(&mut self, rumor: Rumor, from: Generation) {
         if self.rules.fast_path {
@@ -189,8 +194,9 @@ impl Protocol {
         let fanout = self.config.gossip_fanout;
         let parts = part.split(self.local, &hearers, fanout, teller.is_none());
         let budget = self.config.gossip_bytes_per_second;
-        let fits = cargo.cost() <= self.config.max_datagram_bytes;
-        if !fits || !self.hops.spend(self.now, budget, cargo.cost() * parts.len() + ACK_BYTES) {
+        let fits = cargo.frame_bytes() <= self.payload_room();
+        let cost = self.cost(&cargo);
+        if !fits || !self.hops.spend(self.now, budget, cost * parts.len() + ACK_BYTES) {
             self.counters.plain.hops_over_budget += parts.len() as u64;
             self.leave_to_gossip(cargo);
             return None;
@@ -260,9 +266,10 @@ impl Protocol {
                     tried.last().into_iter().for_each(|id| self.doubt(*id));
                     let ids = part.of(self.audience(cargo.audience)).to_vec();
                     let budget = self.config.gossip_bytes_per_second;
-                    let fits = cargo.cost() <= self.config.max_datagram_bytes;
+                    let fits = cargo.frame_bytes() <= self.payload_room();
+                    let cost = self.cost(&cargo);
                     match self.choose_owner(&ids, &tried) {
-                        Some(owner) if fits && self.hops.spend(self.now, budget, cargo.cost()) => {
+                        Some(owner) if fits && self.hops.spend(self.now, budget, cost) => {
                             self.counters.plain.hops_repeated += 1;
                             let ceiling = self.config.probe_timeout();
                             let wait = self.round_trips.wait(ceiling);
