@@ -415,6 +415,20 @@ mod tests {
         assert_eq!(open(&mut other, &sealed), Err(DecodeError::OtherCluster));
     }
 
+    /// Computed by another implementation of HKDF and of the cipher; it never changes within a
+    /// version of the protocol.
+    #[test]
+    fn a_sealed_datagram_has_these_bytes() {
+        let key = Key::from_bytes(std::array::from_fn(|n| u8::try_from(n).expect("32 bytes")));
+        let (from, to) = (id(0x0102_0304_0506_0708), id(0x1112_1314_1516_1718));
+        let mut a = Sealing::new(Keyring::new(key), ClusterId::of("example"), from);
+        let sealed = datagram(&mut a, Some(to), &[1, 2, 7, 0]);
+        let hex = data_encoding::HEXLOWER.encode(&sealed);
+        let wanted = "726311193280610807060504030201181716154242010000000000\
+                      39db830480d67151ee53e4490a96a3ac1667ad36";
+        assert_eq!(hex, wanted);
+    }
+
     #[test]
     fn no_byte_can_be_changed() {
         let mut a = sealing(1, Keyring::new(key(1)));
