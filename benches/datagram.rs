@@ -19,7 +19,7 @@ use bytes::Bytes;
 use rolecall::proto::{Command, LocalNode, Protocol, Sealing};
 use rolecall::time::Instant;
 use rolecall::wire::frame::{
-    Alive, Boot, Incarnation, Membership, Page, Ping, Profile, RoleOp, Roles, Table,
+    Alive, Boot, Incarnation, Join, Membership, Page, Ping, Profile, RoleOp, Roles, Table, Verdict,
 };
 use rolecall::wire::sealed::begin_sealed;
 use rolecall::wire::{
@@ -61,6 +61,29 @@ fn delta(of: u64, from: u64, roles: std::ops::Range<u64>) -> Roles {
     ops.sort_by(|a, b| a.role.cmp(&b.role));
     let (from, to) = (Generation::from_u64(from), Generation::from_u64(from + 1));
     Roles { id: id(of), scope: ScopeId::of(SCOPE), from, to, whole: false, ops }
+}
+
+/// Who sends all datagrams here.
+fn teller() -> Profile {
+    profile(1)
+}
+
+/// Asks a node to be let in; returns the cookie that it wants to be told.
+fn join(node: &mut Protocol, cookie: u64) -> u64 {
+    let Profile { name, boot, addr, .. } = teller();
+    let join = Join { seq: 1, cookie, name, boot, addr, padding: [0; 16] };
+    let mut bytes = datagram(None, &[join.into(), teller().into()]);
+    node.handle_datagram(Instant::ORIGIN, addr, &bytes).expect("well formed");
+    let mut frames = Vec::new();
+    while node.poll_transmit(&mut bytes).is_some() {
+        decode_frames(&bytes, &mut frames).expect("well formed");
+        if let Some(Frame::JoinReply(reply)) = frames.first()
+            && let Verdict::Prove { cookie } = reply.verdict
+        {
+            return cookie;
+        }
+    }
+    0
 }
 
 fn header(to: Option<NodeId>) -> Header {
@@ -125,10 +148,12 @@ fn node(members: u64) -> Protocol {
     let mut node = Protocol::new(&config, local, 1, Instant::ORIGIN).expect("a valid preset");
     let scope = ScopeName::new(SCOPE).expect("a short name");
     node.handle_command(Instant::ORIGIN, Command::JoinScope(scope)).expect("the first join");
-    for n in 0..members {
+    // The first one proves its address, and tells of the others.
+    let cookie = join(&mut node, 0);
+    join(&mut node, cookie);
+    for n in (0..members).filter(|n| profile(*n).id != teller().id) {
         let bytes = datagram(None, &[profile(n).into()]);
-        let from = ([10, 0, 0, 1], 7946).into();
-        node.handle_datagram(Instant::ORIGIN, from, &bytes).expect("well formed");
+        node.handle_datagram(Instant::ORIGIN, teller().addr, &bytes).expect("well formed");
     }
     // Let it tell the news of so many nodes, so that none of that rides along.
     let mut out = Vec::new();
@@ -193,7 +218,7 @@ fn sealed(out: &mut Vec<u8>) {
         .collect();
     measure("answer a sealed ping, 100 members", pings[0].len(), |turn| {
         let ping = &pings[turn as usize];
-        node.handle_datagram(TOLD, profile(1).addr, ping).expect("well formed");
+        node.handle_datagram(TOLD, teller().addr, ping).expect("well formed");
         drain(&mut node, out);
     });
 }
@@ -222,7 +247,7 @@ fn main() {
     sealed(&mut out);
     for members in [100, 1_000] {
         let mut node = node(members);
-        let (to, from) = (Some(node.local().id()), profile(1).addr);
+        let (to, from) = (Some(node.local().id()), teller().addr);
         let now = TOLD;
         drain(&mut node, &mut out);
         let ping = datagram(to, &[Ping { seq: 7 }.into()]);

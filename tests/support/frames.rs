@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 
 use arbitrary::Unstructured;
 use bytes::Bytes;
+use rolecall::proto::Protocol;
+use rolecall::time::Instant;
 use rolecall::wire::cell::{Cell, Cells};
 use rolecall::wire::frame::{
     Ack, Alive, Ask, Boot, Buckets, Compare, Delegate, Failed, Fetch, FetchPart, Fixed, Has,
@@ -21,7 +23,7 @@ use rolecall::wire::frame::{
     Page, Part, Ping, PingReq, Probe, Profile, Pull, Push, Reached, Replaced, RoleOp, Roles, Same,
     Saw, Summary, Suspect, Symbols, Table, Verdict, WrongRun,
 };
-use rolecall::wire::{Frame, ScopeId};
+use rolecall::wire::{ClusterId, Frame, Header, ScopeId, begin, decode_frames, finish};
 use rolecall::{Generation, NodeId, NodeName, Role, ScopeName, Sight};
 
 /// Runs that exist only in what the fuzzer says of them.
@@ -49,6 +51,36 @@ pub fn some_bytes<'a>(u: &mut Unstructured<'a>, max: usize) -> &'a [u8] {
 /// Any value of an integer type.
 pub fn any<'a, T: arbitrary::Arbitrary<'a> + Default>(u: &mut Unstructured<'a>) -> T {
     u.arbitrary().unwrap_or_default()
+}
+
+/// A run lets a node know it as a real one does: it proves its address, and tells of itself. What
+/// the node has to say meanwhile is lost.
+pub fn meet(node: &mut Protocol, now: Instant, cluster: ClusterId, profile: &Profile) {
+    let mut cookie = 0;
+    for _ in 0..2 {
+        let (name, boot, addr) = (profile.name.clone(), profile.boot, profile.addr);
+        let mut datagram = Vec::new();
+        begin(Header { cluster, from: profile.id, to: None }, &mut datagram);
+        Frame::from(Join { seq: 1, cookie, name, boot, addr, padding: [0; 16] })
+            .encode(&mut datagram);
+        if cookie != 0 {
+            Frame::from(profile.clone()).encode(&mut datagram);
+        }
+        finish(&mut datagram, cluster);
+        node.handle_datagram(now, addr, &datagram).expect("well formed");
+        let mut frames = Vec::new();
+        while node.poll_transmit(&mut datagram).is_some() {
+            decode_frames(&datagram, &mut frames).expect("a node's own datagram is well formed");
+            for frame in &frames {
+                if let Frame::JoinReply(JoinReply {
+                    verdict: Verdict::Prove { cookie: it }, ..
+                }) = frame
+                {
+                    cookie = *it;
+                }
+            }
+        }
+    }
 }
 
 /// The run with this number, which is not zero.

@@ -19,7 +19,7 @@ use rolecall::wire::{ClusterId, Frame, Header, ScopeId, begin, decode_frames, fi
 use rolecall::{Config, Generation, NodeName, Role, ScopeName};
 
 use super::fold::Fold;
-use super::frames::{Pools, addr, any, below, one_in};
+use super::frames::{Pools, addr, any, below, meet, one_in};
 
 const MAX_STEPS: usize = 150;
 const SCOPE: &str = "default";
@@ -67,7 +67,7 @@ impl World {
         world.node.handle_command(world.now, Command::AddRoles { scope, roles }).unwrap();
         let membership =
             Membership { scope: ScopeId::of(SCOPE), generation: Generation::from_u64(3) };
-        world.tell(&[Profile {
+        let profile = Profile {
             id: world.pools.ids[1],
             boot: Boot(1000),
             version: 1,
@@ -76,8 +76,10 @@ impl World {
             addr: addr(1),
             meta: Bytes::new(),
             scopes: [membership].into(),
-        }
-        .into()]);
+        };
+        meet(&mut world.node, world.now, cluster, &profile);
+        world.drain();
+        assert_eq!(world.node.stats().members, 2);
         world
     }
 

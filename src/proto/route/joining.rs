@@ -9,6 +9,7 @@ use super::super::piggyback::Rumor;
 use super::super::pull::{Purpose, Range};
 use super::super::{Outcome, Phase, Protocol};
 use super::Origin;
+use super::receive::UNASKED;
 use crate::node::{Generation, NodeId};
 use crate::wire::Frame;
 use crate::wire::frame::{Boot, Join, JoinReply, Object, Table, Verdict};
@@ -65,22 +66,45 @@ impl Protocol {
     pub(super) fn send_joins(&mut self) {
         let retry = self.request_wait();
         for dial in self.joins.handle_timeout(self.now, retry) {
-            let member = self.members.local();
-            let join = Join {
-                seq: dial.seq,
-                cookie: dial.cookie,
-                name: member.node.node_name().clone(),
-                boot: member.boot,
-                addr: member.node.addr(),
-                padding: [0; 16],
-            };
-            let mut payload = Vec::new();
-            Frame::from(join).encode(&mut payload);
-            if dial.cookie != 0 {
-                self.encode_local(&mut payload);
-            }
+            let payload = self.join_payload(dial.seq, dial.cookie);
             self.send_payload(dial.addr, None, payload);
         }
+    }
+
+    /// A join request; with a cookie this node's profile follows.
+    fn join_payload(&self, seq: u16, cookie: u64) -> Vec<u8> {
+        let member = self.members.local();
+        let join = Join {
+            seq,
+            cookie,
+            name: member.node.node_name().clone(),
+            boot: member.boot,
+            addr: member.node.addr(),
+            padding: [0; 16],
+        };
+        let mut payload = Vec::new();
+        Frame::from(join).encode(&mut payload);
+        if cookie != 0 {
+            self.encode_local(&mut payload);
+        }
+        payload
+    }
+
+    /// Whether what somebody says of runs that are not in the table is believed: members are, and
+    /// who has proved its address to this node, or let it in.
+    pub(super) fn is_proven(&self, origin: Origin) -> bool {
+        origin.member || self.welcomed.get(&origin.id) == Some(&origin.addr)
+    }
+
+    /// Whoever tells of itself has to prove its address first, as one who joins.
+    pub(super) fn ask_for_proof(&mut self, origin: Origin, about: NodeId) {
+        if about != origin.id {
+            self.counters.plain.dropped.stranger += 1;
+            return;
+        }
+        let cookie = self.cookies.cookie(self.now, origin.addr, origin.id);
+        let verdict = Verdict::Prove { cookie };
+        self.send(origin.addr, Some(origin.id), JoinReply { seq: UNASKED, verdict });
     }
 
     /// Appends this node's profile. Its roles are for those of their scope only, and follow when
@@ -149,13 +173,19 @@ impl Protocol {
     /// A seed has answered.
     pub(super) fn receive_join_reply(&mut self, origin: Origin, reply: &JoinReply) {
         if !self.joins.expects(origin.addr, reply.seq) {
-            // Somebody who proved an address may say unasked that this run's stamp is too low to
-            // replace the last run.
-            let welcomed = self.welcomed.get(&origin.id) == Some(&origin.addr);
-            if let (Verdict::RaiseBoot { above }, true) = (reply.verdict, origin.member || welcomed)
-            {
-                self.raise_boot(above);
-                self.introduce(origin);
+            match reply.verdict {
+                // Who told somebody of itself is to prove that it is where it says.
+                Verdict::Prove { cookie } if self.is_expected(origin) => {
+                    let payload = self.join_payload(UNASKED, cookie);
+                    self.send_payload(origin.addr, Some(origin.id), payload);
+                }
+                // Somebody who proved an address may say unasked that this run's stamp is too low
+                // to replace the last run.
+                Verdict::RaiseBoot { above } if self.is_proven(origin) => {
+                    self.raise_boot(above);
+                    self.introduce(origin);
+                }
+                _ => {}
             }
             return;
         }

@@ -61,7 +61,9 @@ impl Protocol {
             return;
         }
         if self.members.find(profile.id).is_none() {
-            if self.may_enter(profile) {
+            if !self.is_proven(origin) {
+                self.ask_for_proof(origin, profile.id);
+            } else if self.may_enter(profile) {
                 self.admit(origin, profile);
             }
             return;

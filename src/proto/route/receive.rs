@@ -13,8 +13,8 @@ use crate::node::NodeId;
 use crate::wire::frame::{Ack, Incarnation, Introduce, Ping, WrongRun};
 use crate::wire::{DecodeError, Frame, ReceivedHeader, decode_cargo, decode_frames, decode_header};
 
-/// The number of a ping whose answer nobody waits for.
-const UNASKED: u16 = 0;
+/// The number of what answers nothing, or is not waited for.
+pub(super) const UNASKED: u16 = 0;
 
 impl Protocol {
     pub(in crate::proto) fn receive(
@@ -113,10 +113,15 @@ impl Protocol {
         let mut origin =
             Origin { id: header.from, addr: from, member, pulled: None, spread: false };
         for frame in frames {
+            let waiting = self.outgoing.len();
             if !self.receive_frame(&mut origin, frame) || self.phase == Phase::Stopped {
                 break;
             }
             origin.member = self.members.live(origin.id).is_some();
+            // A forged address gets one answer, which is no longer than what asked for it.
+            if self.outgoing.len() > waiting && !self.is_proven(origin) {
+                break;
+            }
         }
     }
 
@@ -238,7 +243,8 @@ impl Protocol {
         }
         let mut payload = Vec::with_capacity(SMALL);
         Frame::from(Ack { seq }).encode(&mut payload);
-        if known.is_none() {
+        // With that the answer is as long as a probe; a ping is shorter.
+        if known.is_none() && digest.is_some() {
             Frame::from(Introduce).encode(&mut payload);
         }
         if let Some(digest) = digest {
@@ -271,14 +277,18 @@ impl Protocol {
         self.members.peer_at(addr).is_some()
     }
 
-    /// Somebody wants to know who this node is.
-    pub(super) fn introduce(&mut self, origin: Origin) {
-        // Only to whom this node has reason to talk: an answer is longer than the question.
-        let expected = self.members.find(origin.id).is_some()
+    /// Whether this node has reason to talk to somebody.
+    pub(super) fn is_expected(&self, origin: Origin) -> bool {
+        self.members.find(origin.id).is_some()
             || self.joins.is_dialling(origin.addr)
             || self.welcomed.contains_key(&origin.id)
-            || self.is_address_of_member(origin.addr);
-        if !expected {
+            || self.is_address_of_member(origin.addr)
+    }
+
+    /// Somebody wants to know who this node is.
+    pub(super) fn introduce(&mut self, origin: Origin) {
+        // An answer is longer than the question.
+        if !self.is_expected(origin) {
             self.counters.plain.dropped.stranger += 1;
             return;
         }
