@@ -315,7 +315,8 @@ fn headers_that_are_not_ours_are_refused() {
     };
     assert_eq!(broken(0, b'x'), Err(DecodeError::Magic));
     assert_eq!(broken(2, 0x90), Err(DecodeError::Version { version: 9 }));
-    assert_eq!(broken(2, 0x10 | FLAG_SEALED), Err(DecodeError::Flags { flags: 1 }));
+    assert_eq!(broken(2, 0x10 | FLAG_SEALED), Err(DecodeError::Sealed));
+    assert_eq!(broken(2, 0x12), Err(DecodeError::Flags { flags: 2 }));
     assert_eq!(broken(3, 0), Err(DecodeError::OtherCluster));
     assert_eq!(broken(7, 0), Err(DecodeError::NoSender));
     let len = 65_508;
@@ -332,6 +333,7 @@ fn a_flipped_bit_anywhere_is_refused() {
         changed[at] ^= mask;
         let expected = match (at, mask) {
             (0 | 1, _) => DecodeError::Magic,
+            (2, FLAG_SEALED) => DecodeError::Sealed,
             (2, 0..=0x0f) => DecodeError::Flags { flags: mask },
             (2, _) => DecodeError::Version { version: 1 ^ (mask >> 4) },
             (3..=6, _) => DecodeError::OtherCluster,
