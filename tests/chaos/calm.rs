@@ -239,3 +239,37 @@ impl Fleet {
         });
     }
 }
+
+#[test]
+fn every_kind_of_difference_is_found() {
+    use serde_json::json;
+    let member = |name: &str| [name, "1", "there"].map(ToString::to_string);
+    let roles = |scopes: &[(&str, &[&str])]| -> Roles {
+        let set = |roles: &[&str]| roles.iter().map(ToString::to_string).collect();
+        scopes.iter().map(|(scope, roles)| ((*scope).to_string(), set(roles))).collect()
+    };
+    let truth = Truth {
+        members: vec![member("a"), member("b")],
+        roles: BTreeMap::from([
+            ("a".into(), roles(&[("s", &["x"])])),
+            ("b".into(), roles(&[("s", &["y"]), ("t", &["z"])])),
+        ]),
+    };
+    let shown = |name: &str| json!({"node": name, "id": "1", "addr": "there"});
+    let differences = |members: &[&str], scopes: Value| {
+        let members: Vec<Value> = members.iter().map(|name| shown(name)).collect();
+        truth.differences("a", &json!({"members": members, "scopes": scopes}))
+    };
+    let right = json!({"s": {"a": ["x"], "b": ["y"]}});
+    assert_eq!(differences(&["a", "b"], right.clone()), [""; 0]);
+    assert_eq!(differences(&["a"], right.clone()), ["a: b 1 there is missing"]);
+    assert_eq!(differences(&["a", "b", "c"], right), ["a: c 1 there should not be there"]);
+    let stale = json!({"s": {"a": ["x"], "b": ["w", "y"]}});
+    assert_eq!(differences(&["a", "b"], stale), ["a: s: b has w"]);
+    let late = json!({"s": {"a": ["x"]}});
+    assert_eq!(differences(&["a", "b"], late), ["a: s: b lacks y"]);
+    let dead = json!({"s": {"a": ["x"], "b": ["y"], "c": ["y"]}});
+    assert_eq!(differences(&["a", "b"], dead), ["a: s: c has roles"]);
+    let elsewhere = json!({"t": {"b": ["z"]}});
+    assert_eq!(differences(&["a", "b"], elsewhere), ["a: is not in s", "a: is in t"]);
+}

@@ -99,3 +99,19 @@ fn members(answer: &Value, names: &BTreeSet<String>) -> Result<(), String> {
     all("id")?;
     if all("node")?.is_subset(names) { Ok(()) } else { Err("nobody has that name".into()) }
 }
+
+#[test]
+fn answers_that_cannot_be_are_found() {
+    use serde_json::json;
+    let names = BTreeSet::from(["a".to_string(), "b".to_string()]);
+    let with = |list: Value| nodes(&json!({"nodes": list}), &names);
+    assert!(with(json!(["a", "b"])).is_ok());
+    assert!(with(json!(["a", "a"])).is_err(), "somebody is there twice");
+    assert!(with(json!(["c"])).is_err(), "there is no c");
+    assert!(with(json!([1])).is_err() && with(json!("a")).is_err(), "malformed");
+    let run = |name: &str, id: &str| json!({"node": name, "id": id});
+    let with = |runs: Value| members(&json!({"members": runs}), &names);
+    assert!(with(json!([run("a", "1"), run("b", "2")])).is_ok());
+    assert!(with(json!([run("a", "1"), run("a", "2")])).is_err(), "two runs of one name");
+    assert!(with(json!([run("a", "1"), run("b", "1")])).is_err(), "one run twice");
+}

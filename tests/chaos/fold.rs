@@ -66,3 +66,30 @@ impl Fold {
         members == self.up && roles == self.roles
     }
 }
+
+#[test]
+fn events_that_cannot_be_are_found() {
+    use serde_json::json;
+    let up = json!({"event": "node_up", "node": "b", "id": "1"});
+    let down = json!({"event": "node_down", "node": "b", "id": "1"});
+    let with = |event: &str| json!({"event": event, "scope": "s", "node": "b", "role": "r"});
+    let (added, removed) = (with("role_added"), with("role_removed"));
+    let fits = |events: &[&Value]| {
+        let mut fold = Fold::default();
+        events.iter().all(|event| fold.hear(event).is_ok())
+    };
+    assert!(fits(&[&up, &added, &removed, &down, &up, &added]));
+    assert!(!fits(&[&up, &up]), "it was up");
+    assert!(!fits(&[&up, &down, &down]), "it was down");
+    assert!(!fits(&[&up, &added, &down]), "it had a role");
+    assert!(!fits(&[&added]), "it was not up");
+    assert!(!fits(&[&up, &added, &added]), "it had the role");
+    assert!(!fits(&[&up, &removed]), "it had no role");
+
+    let mut fold = Fold::default();
+    [&up, &added].map(|event| fold.hear(event).expect("it fits"));
+    let members = json!([{"node": "b", "id": "1"}]);
+    assert!(fold.agrees(&json!({"members": members, "scopes": {"s": {"b": ["r"]}}})));
+    assert!(!fold.agrees(&json!({"members": members, "scopes": {"s": {}}})));
+    assert!(!fold.agrees(&json!({"members": [], "scopes": {"s": {"b": ["r"]}}})));
+}
