@@ -1,4 +1,5 @@
-//! How long a datagram takes: to encode, to decode, and to be dealt with by a node.
+//! How long a datagram takes: to encode, to decode, to seal, to open, and to be dealt with by a
+//! node. Encoding and decoding are part of sealing and opening here.
 //!
 //! `cargo bench --bench datagram`. A row is the median and the 99th percentile of the means of
 //! batches; bytes are those of the datagram, in megabytes per second at the median.
@@ -15,15 +16,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use bytes::Bytes;
-use rolecall::proto::{Command, LocalNode, Protocol};
+use rolecall::proto::{Command, LocalNode, Protocol, Sealing};
 use rolecall::time::Instant;
 use rolecall::wire::frame::{
     Alive, Boot, Incarnation, Membership, Page, Ping, Profile, RoleOp, Roles, Table,
 };
+use rolecall::wire::sealed::begin_sealed;
 use rolecall::wire::{
-    ClusterId, Frame, Header, ScopeId, begin, decode_frames, decode_header, finish,
+    ClusterId, Frame, Header, ScopeId, begin, decode_cargo, decode_frames, decode_header, finish,
 };
-use rolecall::{Config, Generation, NodeId, NodeName, Role, ScopeName};
+use rolecall::{Config, Generation, Keyring, NodeId, NodeName, Role, ScopeName};
 
 const BATCH: u32 = 100;
 const WARM_UP_BATCHES: usize = 100;
@@ -148,6 +150,54 @@ fn drain(node: &mut Protocol, out: &mut Vec<u8>) {
     }
 }
 
+/// What encryption costs.
+fn sealed(out: &mut Vec<u8>) {
+    let keyring = || Keyring::new([7; 32]);
+    let (cluster, [from, to, other]) = (ClusterId::of(CLUSTER), [1, 2, 3].map(id));
+    let mut sender = Sealing::new(keyring(), cluster, from);
+    let mut seal = |to, frames: &[Frame], out: &mut Vec<u8>| {
+        begin_sealed(Header { cluster, from, to: Some(to) }, out);
+        frames.iter().for_each(|frame| frame.encode(out));
+        assert!(sender.seal(Some(to), out), "there are numbers enough");
+    };
+    for (what, frames) in typical() {
+        seal(to, &frames, out);
+        measure(&format!("seal {what}"), out.len(), |_| {
+            seal(to, &frames, out);
+            black_box(&*out);
+        });
+    }
+    let (mut opened, mut decoded) = (Vec::new(), Vec::new());
+    for (what, frames) in typical() {
+        let mut receiver = Sealing::new(keyring(), cluster, to);
+        seal(to, &frames, out);
+        receiver.open(Instant::ORIGIN, out, &mut opened).expect("it has the key");
+        // What is meant for another run takes no number, and can be opened again and again.
+        seal(other, &frames, out);
+        measure(&format!("open {what}"), out.len(), |_| {
+            let header = receiver.open(Instant::ORIGIN, black_box(out), &mut opened);
+            black_box(header.expect("it has the key"));
+            decode_cargo(&opened, &mut decoded).expect("well formed");
+            black_box(&decoded);
+        });
+    }
+    let mut node = node(100).with_keyring(keyring());
+    drain(&mut node, out);
+    let local = node.local().id();
+    let pings: Vec<Vec<u8>> = (0..(BATCHES + WARM_UP_BATCHES) * BATCH as usize)
+        .map(|_| {
+            let mut ping = Vec::new();
+            seal(local, &[Ping { seq: 7 }.into()], &mut ping);
+            ping
+        })
+        .collect();
+    measure("answer a sealed ping, 100 members", pings[0].len(), |turn| {
+        let ping = &pings[turn as usize];
+        node.handle_datagram(TOLD, profile(1).addr, ping).expect("well formed");
+        drain(&mut node, out);
+    });
+}
+
 fn main() {
     println!("{:<44} {:>7} {:>10} {:>10} {:>9}", "", "bytes", "median ns", "p99 ns", "MB/s");
     let mut out = Vec::new();
@@ -169,6 +219,7 @@ fn main() {
             black_box(&decoded);
         });
     }
+    sealed(&mut out);
     for members in [100, 1_000] {
         let mut node = node(members);
         let (to, from) = (Some(node.local().id()), profile(1).addr);

@@ -86,7 +86,6 @@ impl<V> IdMap<V> {
     }
 
     /// All entries in order.
-    #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &V)> {
         self.range(NodeId::MIN, NodeId::MAX)
     }

@@ -35,8 +35,8 @@
 //! ```
 //!
 //! It is meant for liveness and routing hints. It is no consensus: two nodes may see two truths for
-//! a moment, and during a partition for as long as that lasts. Nor is there encryption or
-//! authentication yet: it is for networks on which every host is trusted.
+//! a moment, and during a partition for as long as that lasts. With a [`Keyring`] every datagram is
+//! encrypted and authenticated; without one it is for networks on which every host is trusted.
 //!
 //! # The modules, in reading order
 //! What a service holds: [`Cluster`], [`Builder`], [`Scope`]. What they speak of: [`Node`],

@@ -7,6 +7,10 @@ mod datagram_laws;
 mod fold;
 #[path = "support/frames.rs"]
 mod frames;
+#[path = "support/pull_world.rs"]
+mod pull_world;
+#[path = "support/sealed_world.rs"]
+mod sealed_world;
 #[path = "support/world.rs"]
 mod world;
 
@@ -21,17 +25,32 @@ fn random_bytes(rng: &mut ChaCha8Rng, max: usize) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn nodes_withstand_arbitrary_inputs() {
+/// Runs a target on seeded bytes: so many seeds, unless `FUZZ_SEEDS` and `FUZZ_FIRST` say others.
+fn on_seeds(seeds: u64, run: fn(&[u8])) {
     let number = |name, default| {
         std::env::var(name).map_or(default, |text| text.parse::<u64>().expect("a number"))
     };
     let first = number("FUZZ_FIRST", 0);
-    for seed in first..first + number("FUZZ_SEEDS", 1500) {
+    for seed in first..first + number("FUZZ_SEEDS", seeds) {
         let bytes = random_bytes(&mut ChaCha8Rng::seed_from_u64(seed), 4096);
-        let run = std::panic::catch_unwind(|| world::run(&bytes));
+        let run = std::panic::catch_unwind(|| run(&bytes));
         assert!(run.is_ok(), "seed {seed}");
     }
+}
+
+#[test]
+fn nodes_withstand_arbitrary_inputs() {
+    on_seeds(1500, world::run);
+}
+
+#[test]
+fn a_node_with_a_keyring_withstands_arbitrary_inputs() {
+    on_seeds(1500, sealed_world::run);
+}
+
+#[test]
+fn a_node_that_pulls_withstands_a_hostile_peer() {
+    on_seeds(1500, pull_world::run);
 }
 
 #[test]

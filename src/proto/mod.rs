@@ -67,7 +67,7 @@ use receipt::Receipts;
 use roles::RoleTables;
 use round_trips::RoundTrips;
 use route::{Cargo, Counters, Hearsay, Outgoing, PartCache};
-use seal::Sealing;
+pub use seal::Sealing;
 use spread::Hops;
 use standing::Standing;
 use suspicion::Suspicions;

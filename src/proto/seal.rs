@@ -14,7 +14,7 @@
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::id_map::IdMap;
 use crate::keyring::{Key, KeyId, Keyring, KeyringError};
@@ -35,8 +35,31 @@ const PAUSE_BETWEEN_NUDGES: std::time::Duration = std::time::Duration::from_secs
 /// Members that are remembered as told.
 const MAX_NUDGED: usize = 1024;
 
-/// All that it takes to seal and to open.
-pub(super) struct Sealing {
+/// What a [`Protocol`](super::Protocol) with a keyring seals and opens datagrams with. Public for
+/// harnesses that play a peer.
+///
+/// ```
+/// use rolecall::proto::Sealing;
+/// use rolecall::time::Instant;
+/// use rolecall::wire::sealed::begin_sealed;
+/// use rolecall::wire::{ClusterId, DecodeError, Header};
+/// use rolecall::{Keyring, NodeId};
+///
+/// let (cluster, keyring) = (ClusterId::of("example"), Keyring::new([7; 32]));
+/// let [a, b] = [1, 2].map(|n| NodeId::from_u64(n).unwrap());
+/// let mut datagram = Vec::new();
+/// begin_sealed(Header { cluster, from: a, to: Some(b) }, &mut datagram);
+/// datagram.extend_from_slice(b"frames");
+/// assert!(Sealing::new(keyring.clone(), cluster, a).seal(Some(b), &mut datagram));
+///
+/// let (mut at_b, mut frames) = (Sealing::new(keyring, cluster, b), Vec::new());
+/// let header = at_b.open(Instant::ORIGIN, &datagram, &mut frames)?;
+/// assert!(header.from == a && frames == b"frames");
+/// let again = at_b.open(Instant::ORIGIN, &datagram, &mut frames);
+/// assert_eq!(again, Err(DecodeError::Replay));
+/// # Ok::<(), DecodeError>(())
+/// ```
+pub struct Sealing {
     cluster: ClusterId,
     local: NodeId,
     keyring: Keyring,
@@ -62,8 +85,8 @@ struct Secret {
 /// What is known of another run, from datagrams whose seal was good.
 struct Peer {
     window: Window,
-    /// What it seals with under one of the keys.
-    derived: Derived,
+    /// What it seals with under one of the keys, unless that was removed.
+    derived: Option<Derived>,
     /// Of its last datagram.
     seal: Seal,
     /// How often this node had begun to use another key by then.
@@ -159,7 +182,8 @@ fn nonce(counter: u64) -> Nonce {
 }
 
 impl Sealing {
-    pub(super) fn new(keyring: Keyring, cluster: ClusterId, local: NodeId) -> Sealing {
+    /// That of the run `local`, which has sealed nothing yet.
+    pub fn new(keyring: Keyring, cluster: ClusterId, local: NodeId) -> Sealing {
         let mut sealing = Sealing {
             cluster,
             local,
@@ -199,11 +223,11 @@ impl Sealing {
     pub(super) fn remove(&mut self, id: KeyId) -> Result<(), KeyringError> {
         self.keyring.remove(id)?;
         self.keys_changed();
-        let of_it = |(run, peer): (NodeId, &Peer)| (peer.derived.of == id).then_some(run);
+        let derived_of = |peer: &Peer| peer.derived.as_ref().map(|derived| derived.of);
+        let of_it = |(run, peer): (NodeId, &Peer)| (derived_of(peer) == Some(id)).then_some(run);
         let of_it: Vec<NodeId> = self.peers.iter().filter_map(of_it).collect();
         for run in of_it {
-            // Under another key it is derived anew.
-            self.peers.get_mut(run).expect("just found").derived.key.zeroize();
+            self.peers.get_mut(run).expect("just found").derived = None;
         }
         Ok(())
     }
@@ -211,7 +235,10 @@ impl Sealing {
     /// Seals a datagram that was begun by [`begin_sealed`](crate::wire::sealed::begin_sealed), for
     /// a run or for whoever is there. False if this run has used up its numbers, which takes 2^48
     /// datagrams.
-    pub(super) fn seal(&mut self, to: Option<NodeId>, datagram: &mut Vec<u8>) -> bool {
+    ///
+    /// # Panics
+    /// When the buffer holds no header.
+    pub fn seal(&mut self, to: Option<NodeId>, datagram: &mut Vec<u8>) -> bool {
         if self.counter == MAX_COUNTER {
             return false;
         }
@@ -239,7 +266,7 @@ impl Sealing {
     ///
     /// # Errors
     /// Why it is not believed; nothing changed.
-    pub(super) fn open(
+    pub fn open(
         &mut self,
         now: Instant,
         datagram: &[u8],
@@ -256,7 +283,8 @@ impl Sealing {
         let mut error = DecodeError::WrongKey;
         let mut opened = None;
         for secret in self.secrets.iter().filter(|secret| secret.id.hint() == seal.key) {
-            let known = peer.map(|peer| &peer.derived).filter(|derived| derived.of == secret.id);
+            let known = peer.and_then(|peer| peer.derived.as_ref());
+            let known = known.filter(|derived| derived.of == secret.id);
             let fresh = known.is_none().then(|| derive(&secret.root, self.cluster, header.from));
             let key = fresh.as_ref().or(known.map(|known| &known.key)).expect("one of the two");
             if open_with(key, seal.counter, datagram, frames) {
@@ -291,15 +319,15 @@ impl Sealing {
     /// Notes a datagram whose seal was good.
     fn note(&mut self, now: Instant, from: NodeId, seal: Seal, fresh: Option<Derived>) {
         if self.peers.get(from).is_none() {
-            let derived = fresh.expect("there was none to know");
-            let window = Window::new();
+            let (window, switches) = (Window::new(), self.switches);
             self.make_room();
-            let switches = self.switches;
+            let derived = None;
             self.peers.insert(from, Peer { window, derived, seal, switches, heard: now });
-        } else if let Some(derived) = fresh {
-            self.peers.get_mut(from).expect("just found").derived = derived;
         }
         let peer = self.peers.get_mut(from).expect("just found or made");
+        if fresh.is_some() {
+            peer.derived = fresh;
+        }
         if seal.counter > peer.window.highest {
             peer.seal = seal;
             peer.switches = self.switches;
@@ -413,6 +441,20 @@ mod tests {
         let other = Sealing::new(Keyring::new(key(1)), ClusterId::of("another"), id(2));
         let mut other = other;
         assert_eq!(open(&mut other, &sealed), Err(DecodeError::OtherCluster));
+    }
+
+    /// Computed by another implementation of HKDF and of the cipher; it never changes within a
+    /// version of the protocol.
+    #[test]
+    fn a_sealed_datagram_has_these_bytes() {
+        let key = Key::from_bytes(std::array::from_fn(|n| u8::try_from(n).expect("32 bytes")));
+        let (from, to) = (id(0x0102_0304_0506_0708), id(0x1112_1314_1516_1718));
+        let mut a = Sealing::new(Keyring::new(key), ClusterId::of("example"), from);
+        let sealed = datagram(&mut a, Some(to), &[1, 2, 7, 0]);
+        let hex = data_encoding::HEXLOWER.encode(&sealed);
+        let wanted = "726311193280610807060504030201181716154242010000000000\
+                      39db830480d67151ee53e4490a96a3ac1667ad36";
+        assert_eq!(hex, wanted);
     }
 
     #[test]
@@ -535,6 +577,20 @@ mod tests {
         assert_eq!(open(&mut ahead, &there).unwrap(), b"there");
         let back = datagram(&mut ahead, Some(id(2)), b"back");
         assert_eq!(open(&mut away, &back).unwrap(), b"back");
+    }
+
+    #[test]
+    fn a_key_that_was_removed_can_come_back() {
+        let mut a = sealing(1, Keyring::new(key(1)));
+        let mut b = sealing(2, Keyring::new(key(2)).with(key(1)));
+        let first = datagram(&mut a, Some(id(2)), b"first");
+        assert!(open(&mut b, &first).is_ok());
+        b.remove(key(1).id()).unwrap();
+        let second = datagram(&mut a, Some(id(2)), b"second");
+        assert_eq!(open(&mut b, &second), Err(DecodeError::WrongKey));
+        b.install(key(1)).unwrap();
+        assert_eq!(open(&mut b, &second).unwrap(), b"second");
+        assert_eq!(open(&mut b, &first), Err(DecodeError::Replay));
     }
 
     #[test]

@@ -246,7 +246,7 @@ impl Pools {
         }
     }
 
-    fn compare(&self, u: &mut Unstructured<'_>) -> Compare {
+    pub fn compare(&self, u: &mut Unstructured<'_>) -> Compare {
         let tables = (0..below(u, 6)).map(|_| {
             let count = any(u);
             (Self::table(u), Summary { count, hash: any(u) })
@@ -257,14 +257,14 @@ impl Pools {
         Compare { token: self.number(u), mutual: any(u), tables }
     }
 
-    fn pull(&self, u: &mut Unstructured<'_>) -> Pull {
+    pub fn pull(&self, u: &mut Unstructured<'_>) -> Pull {
         let (low, high) = (self.edge(u, id(1)), self.edge(u, id(u64::MAX)));
         let known = (0..below(u, 6)).map(|_| (self.id(u), Self::generation(u) << below(u, 33)));
         let known = known.collect();
         Pull { token: self.number(u), table: Self::table(u), low, high, known }
     }
 
-    fn page(&self, u: &mut Unstructured<'_>) -> Page {
+    pub fn page(&self, u: &mut Unstructured<'_>) -> Page {
         Page {
             token: self.number(u),
             table: Self::table(u),
@@ -298,7 +298,7 @@ impl Pools {
     }
 
     /// Symbols: mostly such as real ones could be.
-    fn symbols(&self, u: &mut Unstructured<'_>) -> Symbols {
+    pub fn symbols(&self, u: &mut Unstructured<'_>) -> Symbols {
         let cell = |u: &mut Unstructured<'_>| Cell {
             id: if one_in(u, 4) { any(u) } else { self.id(u).as_u64() },
             scope: if one_in(u, 2) { 0 } else { Self::scope_id(u).as_u64() as u32 },
