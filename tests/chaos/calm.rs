@@ -15,6 +15,8 @@ const AGREE_WITHIN: Duration = Duration::from_secs(60);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(180);
 /// For so long they must go on to agree.
 const HOLD: Duration = Duration::from_secs(3);
+/// What takes longer is told in full.
+const LONG: Duration = Duration::from_secs(5);
 /// Differences that are printed, of all that there are.
 const SHOWN: usize = 20;
 
@@ -86,6 +88,14 @@ impl Truth {
     }
 }
 
+/// Prints how the differences became fewer.
+fn tell_story(story: &[(Duration, Vec<String>)]) {
+    for (after, found) in story.iter().take(SHOWN) {
+        let shown = found[..found.len().min(3)].join("; ");
+        println!("    after {after:.1?} {} differences: {shown}", found.len());
+    }
+}
+
 fn roles_of(nodes: &Value) -> BTreeMap<String, BTreeSet<String>> {
     let list = |roles: &Value| {
         let roles = roles.as_array().into_iter().flatten();
@@ -102,6 +112,7 @@ impl Fleet {
         let start = Instant::now();
         self.wait_for_acknowledgements();
         let on_probation = self.on_probation();
+        self.cuts.on_probation = on_probation.iter().cloned().collect();
         let (agreed, differences) = self.wait_until_all_agree(start);
         match agreed {
             Some(after) => {
@@ -150,6 +161,7 @@ impl Fleet {
         // Since when each has been right.
         let mut right: BTreeMap<usize, Instant> = BTreeMap::new();
         let mut is_late = false;
+        let mut story: Vec<(Duration, Vec<String>)> = Vec::new();
         loop {
             for (_, run) in self.awake() {
                 if !run.is_asked(|it| matches!(it, Question::Picture)) {
@@ -173,8 +185,14 @@ impl Fleet {
                 }
                 found.extend(differences);
             }
+            if story.last().is_none_or(|(_, before)| *before != found) {
+                story.push((start.elapsed(), found.clone()));
+            }
             let last = right.values().max().filter(|_| right.len() == live);
             if let Some(last) = last.filter(|last| last.elapsed() > HOLD) {
+                if *last - start > LONG {
+                    tell_story(&story);
+                }
                 self.truth = Some(truth.holders());
                 return (Some(*last - start), 0);
             }

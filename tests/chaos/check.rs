@@ -24,7 +24,7 @@ pub fn answer(
             same("scope", answer, scope)
         }
         Question::Join { scope } | Question::LeaveScope { scope } => same("scope", answer, scope),
-        Question::Members => members(answer, names),
+        Question::Members | Question::Picture => members(answer, names),
         Question::All { scope } => {
             same("scope", answer, scope)?;
             nodes(answer, names)
@@ -44,7 +44,6 @@ pub fn answer(
             let own = run.roles.get(scope).cloned().unwrap_or_default();
             if *node == run.name && roles != own { Err(format!("it has {own:?}")) } else { Ok(()) }
         }
-        Question::Picture => members(answer, names),
         Question::Stats => {
             if answer["stats"].is_object() {
                 Ok(())

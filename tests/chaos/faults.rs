@@ -20,6 +20,8 @@ pub struct Cuts {
     pub touched: BTreeSet<usize>,
     /// Those that were cut off: they may believe that anybody is down.
     pub cut_off: BTreeSet<usize>,
+    /// The names of those that were on probation when it grew calm.
+    pub on_probation: BTreeSet<String>,
 }
 
 /// What is done at a moment of a phase.

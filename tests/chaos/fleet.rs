@@ -50,6 +50,7 @@ pub struct Past {
     pub name: String,
     pub log: PathBuf,
     pub fold: Fold,
+    pub was_ready: bool,
     fold_is_broken: bool,
 }
 
@@ -149,7 +150,7 @@ impl Fleet {
         let run = Run::start(number, &name, command, &log, self.tell.clone());
         self.names.insert(name.clone());
         let fold = Fold::default();
-        self.pasts.push(Past { slot, name, log, fold, fold_is_broken: false });
+        self.pasts.push(Past { slot, name, log, fold, was_ready: false, fold_is_broken: false });
         let now = Instant::now();
         let slot = &mut self.slots[slot];
         slot.picture = None;
@@ -210,7 +211,8 @@ impl Fleet {
         }
         if self.changes_go_on && slot.next_change <= now && !run.is_asked(Question::is_change) {
             // Behind time it makes up for what it missed, but not for a long stop.
-            let due = slot.next_change.max(now - self.change_every * 4);
+            let long_ago = now.checked_sub(self.change_every * 4);
+            let due = long_ago.map_or(slot.next_change, |it| it.max(slot.next_change));
             slot.next_change = due + self.change_every.mul_f64(slot.rng.random_range(0.5..1.5));
             run.ask(draw_change(&mut slot.rng, &run.roles));
         }
@@ -239,12 +241,11 @@ impl Fleet {
         let is_current = self.slots[slot].run.as_ref().is_some_and(|it| it.number == number);
         match line {
             None if is_current => self.hear_the_end(slot),
-            None => {}
             Some(line) if line.get("event").is_some() => {
                 self.hear_event(number, at, line, is_current);
             }
             Some(answer) if is_current => self.hear_answer(slot, at, answer),
-            Some(_) => {}
+            None | Some(_) => {}
         }
     }
 
@@ -278,6 +279,7 @@ impl Fleet {
         self.report.events += 1;
         match event["event"].as_str().unwrap_or_default() {
             "ready" => {
+                past.was_ready = true;
                 self.ids.insert(text(&event["id"]), number);
                 if let Some(run) = &mut self.slots[past.slot].run
                     && is_current
@@ -376,9 +378,10 @@ fn draw_role(rng: &mut ChaCha8Rng) -> String {
 fn draw_change(rng: &mut ChaCha8Rng, roles: &Roles) -> Question {
     let other = SCOPES[rng.random_range(1..SCOPES.len())].to_string();
     if rng.random_ratio(1, 25) {
-        return match roles.contains_key(&other) {
-            true => Question::LeaveScope { scope: other },
-            false => Question::Join { scope: other },
+        return if roles.contains_key(&other) {
+            Question::LeaveScope { scope: other }
+        } else {
+            Question::Join { scope: other }
         };
     }
     let at = rng.random_range(0..roles.len());

@@ -3,18 +3,18 @@
 //! mended, and all must agree with the truth.
 //!
 //! ```text
-//! cargo test --test chaos -- --nocapture --test-threads 1     # as root: 8 processes, two minutes
+//! cargo test --test chaos -- --nocapture     # as root: 8 processes, two to three minutes
 //! CHAOS_NODES=30 CHAOS_MINUTES=60 CHAOS_SEED=7 cargo test --release --test chaos -- --nocapture
 //! SOAK_MINUTES=60 cargo test --release --test chaos soak -- --nocapture
 //! ```
 //!
 //! | variable | is | else |
 //! |---|---|---|
-//! | `CHAOS_SEED` | the same seed means the same faults; with an odd one all datagrams are sealed | 1 |
+//! | `CHAOS_SEED` | the same means the same faults; with an odd one datagrams are sealed | 1 |
 //! | `CHAOS_NODES` | how many processes, 4 to 100 | 8 |
 //! | `CHAOS_MINUTES` | no phase begins after that time | 1.5 |
 //! | `SOAK_MINUTES` | how long the soak takes | no soak |
-//! | `RUST_LOG` | what the processes log, each to a file that stays when the test fails | errors |
+//! | `RUST_LOG` | what the processes log; their files stay then, and when the test fails | errors |
 //!
 //! A phase is some faults ([`schedule::Kind`]) and the calm after them. It must not happen
 //! - that some node differs from the truth in a member, a scope or a role after a minute of calm;

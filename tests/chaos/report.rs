@@ -34,6 +34,8 @@ pub struct Report {
     pub downs_of_touched: usize,
     pub downs_told_by_cut_off: usize,
     pub false_downs: usize,
+    /// Of those, how many of nodes that were on probation when it grew calm.
+    false_downs_on_probation: usize,
     pub lost: usize,
     /// After phases in which nobody flapped, and after the others.
     longest_disagreement: [Duration; 2],
@@ -58,6 +60,7 @@ impl Report {
             downs_of_touched: 0,
             downs_told_by_cut_off: 0,
             false_downs: 0,
+            false_downs_on_probation: 0,
             lost: 0,
             longest_disagreement: [Duration::ZERO; 2],
             unexpected_ends: 0,
@@ -121,8 +124,14 @@ impl Fleet {
         for Down { at, observer, event } in std::mem::take(&mut self.report.downs) {
             let (observer, subject) = (&self.pasts[observer], self.ids.get(&text(&event["id"])));
             let Some(subject) = subject else {
-                let what = format!("{} told of a run that never was: {event}", observer.name);
-                self.report.problem(&what);
+                // Killed before it could say which run it was.
+                let name = text(&event["node"]);
+                if self.pasts.iter().any(|past| past.name == name && !past.was_ready) {
+                    of_touched += 1;
+                } else {
+                    let what = format!("{} told of a run that never was: {event}", observer.name);
+                    self.report.problem(&what);
+                }
                 continue;
             };
             let slot = self.pasts[*subject].slot;
@@ -134,8 +143,13 @@ impl Fleet {
             } else {
                 self.report.false_downs += 1;
                 let at = (at - self.report.start).as_secs_f64();
-                let what =
-                    format!("false node-down at {at:.2} s, told by {}: {event}", observer.name);
+                let is_out = self.cuts.on_probation.contains(&text(&event["node"]));
+                self.report.false_downs_on_probation += usize::from(is_out);
+                let out = if is_out { " of a node on probation" } else { "" };
+                let what = format!(
+                    "false node-down{out} at {at:.2} s, told by {}: {event}",
+                    observer.name
+                );
                 self.report.problem(&what);
             }
         }
@@ -204,14 +218,15 @@ impl Fleet {
         );
         println!(
             "{what}: {} phases, {} runs, {} faults in {:.0?}; lost updates {}, false node-downs \
-             {}, panics {panics}, unexpected ends {}, longest disagreement after calm {:.2?}, where nodes were on \
-             probation {:.2?}",
+             {} ({} of them of nodes on probation), panics {panics}, unexpected ends {}, longest \
+             disagreement after calm {:.2?}, where nodes were on probation {:.2?}",
             report.phases,
             self.pasts.len(),
             report.faults.values().sum::<usize>(),
             report.start.elapsed(),
             report.lost,
             report.false_downs,
+            report.false_downs_on_probation,
             report.unexpected_ends,
             report.longest_disagreement[0],
             report.longest_disagreement[1],
@@ -219,6 +234,8 @@ impl Fleet {
         let problems = &report.problems;
         assert!(panics == 0, "{panics} processes panicked; see {}", self.folder.display());
         assert!(problems.is_empty(), "{}; see {}", problems.join("\n"), self.folder.display());
-        let _ = std::fs::remove_dir_all(&self.folder);
+        if std::env::var_os("RUST_LOG").is_none() {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
     }
 }

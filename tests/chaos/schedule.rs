@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 /// life costs. All else befalls them too.
 pub const ELDERS: usize = 2;
 
-/// How often a kind of fault is in a deck. Whole decks are dealt, so that a short run has all kinds.
+/// How often a kind of fault is in a deck. Whole decks are dealt: a short run has all kinds.
 const DECK: [(Kind, usize); 11] = [
     (Kind::Restart, 3),
     (Kind::Move, 2),
