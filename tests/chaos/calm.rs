@@ -111,12 +111,11 @@ impl Fleet {
         self.changes_go_on = false;
         let start = Instant::now();
         self.wait_for_acknowledgements();
-        let on_probation = self.on_probation();
-        self.cuts.on_probation = on_probation.iter().cloned().collect();
+        self.cuts.on_probation.clear();
         let (agreed, differences) = self.wait_until_all_agree(start);
         match agreed {
             Some(after) => {
-                self.report.agreed(after, !on_probation.is_empty());
+                self.report.agreed(after, !self.cuts.on_probation.is_empty());
                 self.compare_by_role();
                 self.compare_events();
             }
@@ -124,22 +123,13 @@ impl Fleet {
         }
         let agreed = agreed.map_or("never".into(), |after| format!("after {after:.2?}"));
         let stall = self.report.take_stall();
+        let on_probation = &self.cuts.on_probation;
         println!(
             "{:8.2} s all agree {agreed}; on probation were {on_probation:?}; a thread was late by \
              {stall:.0?} at most",
             self.report.start.elapsed().as_secs_f64()
         );
         self.changes_go_on = true;
-    }
-
-    /// Those that flapped, and stay out by the rules until they were without trouble for long.
-    fn on_probation(&mut self) -> Vec<String> {
-        self.slots.iter_mut().for_each(|slot| slot.stats = None);
-        self.awake().for_each(|(_, run)| run.ask(Question::Stats));
-        self.wait_for_answers();
-        let is = |stats: &Value| stats["stats"]["on_probation"] == true;
-        let slots = self.slots.iter().filter(|slot| slot.stats.as_ref().is_some_and(is));
-        slots.map(|slot| slot.name.clone()).collect()
     }
 
     fn wait_for_acknowledgements(&mut self) {
@@ -165,6 +155,7 @@ impl Fleet {
         loop {
             for (_, run) in self.awake() {
                 if !run.is_asked(|it| matches!(it, Question::Picture)) {
+                    run.ask(Question::Stats);
                     run.ask(Question::Picture);
                 }
             }
@@ -174,6 +165,11 @@ impl Fleet {
             for (number, slot) in self.slots.iter_mut().enumerate() {
                 let Some(run) = &slot.run else { continue };
                 live += 1;
+                // It stays out by the rules until it was without trouble for long.
+                let stats = slot.stats.take().unwrap_or_default();
+                if stats["stats"]["on_probation"] == true {
+                    self.cuts.on_probation.insert(run.name.clone());
+                }
                 let Some((_, picture)) = slot.picture.take().filter(|(at, _)| *at >= start) else {
                     continue;
                 };

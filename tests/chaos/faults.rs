@@ -20,7 +20,7 @@ pub struct Cuts {
     pub touched: BTreeSet<usize>,
     /// Those that were cut off: they may believe that anybody is down.
     pub cut_off: BTreeSet<usize>,
-    /// The names of those that were on probation when it grew calm.
+    /// The names of those that were on probation in the calm: they flapped.
     pub on_probation: BTreeSet<String>,
 }
 

@@ -34,7 +34,7 @@ pub struct Report {
     pub downs_of_touched: usize,
     pub downs_told_by_cut_off: usize,
     pub false_downs: usize,
-    /// Of those, how many of nodes that were on probation when it grew calm.
+    /// Of those, how many of nodes that were on probation in the calm.
     false_downs_on_probation: usize,
     pub lost: usize,
     /// After phases in which nobody flapped, and after the others.
