@@ -28,6 +28,7 @@
 //! What is known when the node is ready is told as events too, so that a reader of the lines alone
 //! has the whole picture. `RUST_LOG=rolecall=debug` logs to standard error.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::io::{BufRead, Write};
@@ -36,7 +37,8 @@ use std::thread::JoinHandle;
 
 use lexopt::ValueExt;
 use rolecall::{
-    Builder, Cluster, Config, DownReason, Event, Events, Evidence, Node, Nodes, Role, Sight, Stats,
+    Builder, Cluster, Config, DownReason, Event, Events, Evidence, Key, Keyring, Node, Nodes, Role,
+    Sight, Stats,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -55,6 +57,7 @@ usage: node --name NAME [flags]
   --default-scope NAME      the default scope's name (default)
   --preset local|lan|wan    the tuning (lan)
   --config FILE.toml        tuning that goes before the preset's, key by key
+  --key FILE                the key that all nodes of the cluster encrypt with
   --json                    one JSON object a line
   --help                    this text";
 
@@ -64,6 +67,7 @@ remove ROLE [SCOPE]  give it up           roles NODE [SCOPE]   what a node has
 join SCOPE           enter a scope        all [SCOPE]          who has any role
 leave SCOPE          leave it             scopes               where this node is
 members              every live node      stats                counters
+picture              all of this at once: members, and who has what in the scopes of this node
 help                 this text            quit                 say goodbye and end";
 
 /// An event as it is printed.
@@ -129,6 +133,7 @@ enum Answer {
     All { scope: String, nodes: Vec<String> },
     Scopes { scopes: Vec<String> },
     Members { members: Vec<Shown> },
+    Picture { members: Vec<Shown>, scopes: BTreeMap<String, BTreeMap<String, Vec<String>>> },
     Stats { stats: Box<Stats> },
     Help { text: &'static str },
 }
@@ -224,6 +229,17 @@ impl fmt::Display for Answer {
                 let lines: Vec<String> = members.iter().map(|node| format!("= {node}")).collect();
                 f.write_str(&lines.join("\n"))
             }
+            Answer::Picture { members, scopes } => {
+                let mut lines: Vec<String> =
+                    members.iter().map(|node| format!("= {node}")).collect();
+                for (scope, nodes) in scopes {
+                    let nodes = nodes.iter();
+                    lines.extend(
+                        nodes.map(|(node, roles)| format!("= {scope}: {node} {}", roles.join(" "))),
+                    );
+                }
+                f.write_str(&lines.join("\n"))
+            }
             Answer::Stats { stats } => write!(f, "= {stats:#?}"),
             Answer::Help { text } => f.write_str(text),
         }
@@ -301,6 +317,10 @@ fn options(mut args: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>> 
                     "name" => name = Some(text),
                     "preset" => preset = text,
                     "config" => file = Some(text),
+                    "key" => {
+                        let keyring = Keyring::new(Key::from_file(&text)?);
+                        steps.push(Box::new(|builder| builder.keyring(keyring)));
+                    }
                     "cluster" => cluster = text,
                     "scope-role" => scope_roles.push(scope_role(&text)?),
                     "bind" => steps.push(Box::new(|builder| builder.bind(text))),
@@ -529,10 +549,23 @@ fn obey(cluster: &Cluster, line: &str) -> Result<Answer, Box<dyn Error>> {
         ("members", 1) => {
             Answer::Members { members: cluster.members().iter().map(Shown::from).collect() }
         }
+        ("picture", 1) => picture(cluster),
         ("stats", 1) => Answer::Stats { stats: Box::new(cluster.stats()) },
         ("help", 1) => Answer::Help { text: HELP },
         _ => return Err(format!("{line:?} is not a command: try help").into()),
     })
+}
+
+/// All that the node knows: the members, and in each of its scopes the roles of each node.
+fn picture(cluster: &Cluster) -> Answer {
+    let nodes_of = |name: &String| {
+        let scope = cluster.scope(name);
+        let roles = |node: &Node| scope.roles(node.name()).iter().map(text_of).collect();
+        scope.all_nodes().iter().map(|node| (node.name().into(), roles(node))).collect()
+    };
+    let scopes = scopes(cluster).into_iter().map(|name| (name.clone(), nodes_of(&name)));
+    let members = cluster.members().iter().map(Shown::from).collect();
+    Answer::Picture { members, scopes: scopes.collect() }
 }
 
 /// A role that is text stands for itself; any other as a person would write it.

@@ -140,6 +140,8 @@ pub struct Protocol {
     health: LocalHealth,
     standing: Standing,
     deaths: Deaths<Hearsay>,
+    /// Who was held dead, and until when its word on others' deaths does not count.
+    risen: Deadlines<NodeId>,
     rules: Rules,
     piggyback: Piggyback,
     hops: Hops<Cargo>,
@@ -251,6 +253,7 @@ impl Protocol {
             health: LocalHealth::new(),
             standing: Standing::default(),
             deaths: Deaths::default(),
+            risen: Deadlines::default(),
             rules: Rules::ALL,
             piggyback: Piggyback::default(),
             hops: Hops::new(now),

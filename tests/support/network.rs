@@ -4,9 +4,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The drops and, before them, how many datagrams came by.
 const LOSS_TABLE: &str = "loss";
@@ -124,6 +125,22 @@ impl Network {
         (next(), next())
     }
 
+    /// From now on the bridge does what these rules say, and nothing else. No datagram meets half
+    /// of them.
+    pub fn set_rules(&self, rules: &[String]) {
+        let mut script = format!("flush chain bridge {LOSS_TABLE} passing\n");
+        for rule in rules {
+            let _ = writeln!(script, "add rule bridge {LOSS_TABLE} passing {rule}");
+        }
+        let mut nft = Command::new("ip");
+        nft.args(["netns", "exec", self.hub(), "nft", "-f", "-"]).stdin(Stdio::piped());
+        let mut nft = nft.spawn().expect("it ran before");
+        let mut input = nft.stdin.take().expect("its input is piped");
+        input.write_all(script.as_bytes()).expect("it reads its input");
+        drop(input);
+        assert!(nft.wait().is_ok_and(|status| status.success()), "nft takes {script}");
+    }
+
     /// From now on all datagrams arrive.
     pub fn heal(&self) {
         must(&format!("ip netns exec {} nft flush ruleset", self.hub()));
@@ -134,7 +151,7 @@ impl Network {
 pub struct Host {
     namespace: String,
     /// Its end of the cable on the bridge.
-    port: String,
+    pub port: String,
     pub address: String,
 }
 

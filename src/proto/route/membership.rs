@@ -11,6 +11,7 @@ use super::super::members::{Claimed, Member, Profiled, Run, State};
 use super::super::piggyback::Rumor;
 use super::super::pull::Purpose;
 use super::super::roles::{RoleSet, RoleTable};
+use super::super::standing::PROBATION;
 use super::super::suspicion::credible;
 use super::Origin;
 use crate::event::{DownReason, Event, Evidence, Sight, Witness};
@@ -166,6 +167,9 @@ impl Protocol {
         if id == self.local {
             return self.defend(origin, &claim);
         }
+        for id in self.risen.due(self.now) {
+            self.risen.clear(id);
+        }
         let Some(claim) = self.weigh(origin, id, claim) else { return self.doubt(id) };
         let waits = claim.state == State::Failed
             && self.rules.classic.is_none()
@@ -210,15 +214,15 @@ impl Protocol {
         }
     }
 
-    /// How many witnesses of a death there are besides its accuser. Those who are held dead here
-    /// are none: who was cut off has seen many deaths.
+    /// How many witnesses of a death there are besides its accuser. Those who are held dead here,
+    /// or lately were, are none: who was cut off has seen many deaths.
     fn witnesses_of_claim(&self, claim: &Claim) -> usize {
-        let is_live = |id: NodeId| self.members.live(id).is_some();
-        if !claim.by.is_some_and(is_live) {
+        let is_credible = |id: NodeId| self.members.live(id).is_some() && !self.risen.contains(id);
+        if !claim.by.is_some_and(is_credible) {
             return 0;
         }
         let others = claim.witnesses.iter().filter(|(id, _)| Some(*id) != claim.by);
-        others.filter(|(id, _)| is_live(*id)).count()
+        others.filter(|(id, _)| is_credible(*id)).count()
     }
 
     /// What a claim amounts to; nothing, where this node had better look itself.
@@ -364,6 +368,7 @@ impl Protocol {
     /// A run that was held dead is alive: it is shown with the roles that were known of it. What
     /// changed since, it says itself ([`Protocol::return_to_life`]).
     fn rise(&mut self, id: NodeId) {
+        self.risen.set(id, self.now + self.config.probe_interval * PROBATION * 2);
         self.forget_probes(id);
         self.enter(None, id);
         if self.rules.digests {
