@@ -44,10 +44,8 @@ impl Key {
         hash.update(b"rolecall key id");
         hash.update(&*secret);
         let hash = hash.finish();
-        let [a, b, c, d, e, f, g, h, ..] = *hash.as_ref() else {
-            unreachable!("a hash has 32 bytes");
-        };
-        Key { secret, id: KeyId(u64::from_be_bytes([a, b, c, d, e, f, g, h])) }
+        let first = hash.as_ref()[..8].try_into().expect("a hash has 32 bytes");
+        Key { secret, id: KeyId(u64::from_be_bytes(first)) }
     }
 
     /// A new one, from the system's source of randomness.
@@ -340,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_key_is_read_from_all_forms() {
-        let bytes: [u8; KEY_BYTES] = std::array::from_fn(|n| 0xf8 ^ n as u8);
+        let bytes: [u8; KEY_BYTES] = std::array::from_fn(|n| 0xf8 ^ u8::try_from(n).expect("32"));
         let wanted = Key::from_bytes(bytes);
         let hex = data_encoding::HEXUPPER.encode(&bytes);
         let mut texts = vec![hex.clone(), hex.to_lowercase(), format!(" {hex}\n")];

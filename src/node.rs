@@ -474,7 +474,7 @@ impl IntoIterator for Nodes {
     type IntoIter = std::vec::IntoIter<Node>;
     fn into_iter(self) -> Self::IntoIter {
         // The snapshot may be shared: its nodes are cloned, each one reference count.
-        self.to_vec().into_iter()
+        Vec::from(&*self).into_iter()
     }
 }
 

@@ -75,7 +75,7 @@ fn of_strangers() -> Vec<Vec<u8>> {
         begin(Header { cluster, from, to: None }, &mut datagram);
         match n % 4 {
             0 => Frame::from(Ping { seq: 1 }).encode(&mut datagram),
-            1 => datagram.extend((0..n).map(|byte| (byte * 37 % 256) as u8)),
+            1 => datagram.extend((0..n).map(|byte| (byte * 37).to_le_bytes()[0])),
             2 => datagram.truncate(usize::try_from(n % 23).unwrap()),
             _ => {}
         }

@@ -1,9 +1,6 @@
 //! A partition, and within five minutes another one, where datagrams are lost: what becomes of
-//! nodes that were on the larger side, once it has healed.
-//!
-//! ```text
-//! cargo test --features sim --test second_partition -- --ignored --nocapture
-//! ```
+//! nodes that were on the larger side, once it has healed. Whom the other side held dead twice is
+//! on probation, and cannot refute what is said of it.
 #![cfg(feature = "sim")]
 
 use std::ops::Range;
@@ -71,7 +68,6 @@ fn live_through(seed: u64, loss: f64) -> Aftermath {
 }
 
 #[test]
-#[ignore = "they are: whom the other side held dead twice is on probation, and may not refute it"]
 fn nodes_of_the_larger_side_are_not_down_on_the_larger_side() {
     let mut false_downs = 0;
     for loss in [0.0, 0.05, 0.1, 0.2] {

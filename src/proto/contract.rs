@@ -22,7 +22,7 @@ pub struct LocalNode {
     pub addr: SocketAddr,
     /// Its start stamp; raised by itself when the cluster remembers a later one of this name.
     pub boot: u64,
-    /// Its user's bytes, at most [`MAX_META_BYTES`].
+    /// Its user's bytes, at most [`MAX_META_BYTES`](crate::MAX_META_BYTES).
     pub meta: Bytes,
 }
 

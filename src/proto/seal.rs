@@ -100,23 +100,23 @@ struct Derived {
 }
 
 /// Words of a window.
-const WORDS: u64 = 16;
+const WORDS: usize = 16;
 
 /// How many of the last numbers are told apart, whichever order they come in; the word that the
 /// highest is in is not full as a rule. The numbers are of all datagrams of their sender, of which
 /// few come here: where it sends 5,000 a second, it is a fifth of a second.
-const WINDOW: u64 = (WORDS - 1) * 64;
+const WINDOW: u64 = (WORDS as u64 - 1) * 64;
 
 /// Which numbers were taken, in the way of RFC 6479: moving on clears whole words.
 struct Window {
     highest: u64,
     /// Number `n` is bit `n % 64` of word `n / 64 % WORDS`.
-    taken: [u64; WORDS as usize],
+    taken: [u64; WORDS],
 }
 
 impl Window {
     fn new() -> Window {
-        Window { highest: 0, taken: [0; WORDS as usize] }
+        Window { highest: 0, taken: [0; WORDS] }
     }
 
     /// Whether this number may be taken still.
@@ -129,9 +129,9 @@ impl Window {
     }
 
     fn take(&mut self, number: u64) {
-        let passed = (number / 64).saturating_sub(self.highest / 64).min(WORDS);
+        let passed = (number / 64).saturating_sub(self.highest / 64).min(WORDS as u64);
         for word in number / 64 + 1 - passed..=number / 64 {
-            self.taken[(word % WORDS) as usize] = 0;
+            self.taken[place(word * 64).0] = 0;
         }
         self.highest = self.highest.max(number);
         let (word, bit) = place(number);
@@ -141,7 +141,7 @@ impl Window {
 
 /// The word and the bit of a number.
 fn place(number: u64) -> (usize, u64) {
-    ((number / 64 % WORDS) as usize, 1 << (number % 64))
+    ((number / 64 % WORDS as u64) as usize, 1 << (number % 64))
 }
 
 /// A derived key has 32 bytes.
@@ -243,13 +243,12 @@ impl Sealing {
             return false;
         }
         self.counter += 1;
-        let secret = match to {
-            Some(to) => self.secret_for(to),
-            None => {
-                // Nobody knows which keys are there: they are tried in turn.
-                self.unaddressed += 1;
-                &self.secrets[(self.unaddressed - 1) % self.secrets.len()]
-            }
+        let secret = if let Some(to) = to {
+            self.secret_for(to)
+        } else {
+            // Nobody knows which keys are there: they are tried in turn.
+            self.unaddressed += 1;
+            &self.secrets[(self.unaddressed - 1) % self.secrets.len()]
         };
         let (key, primary) = (secret.id.hint(), self.secrets[0].id.hint());
         set_seal(datagram, Seal { key, primary, counter: self.counter });

@@ -127,8 +127,8 @@ mod tests {
             let list: Vec<u32> = (0..NUMBERS).filter(|n| there >> n & 1 == 1).collect();
             for changed in 0..1 << NUMBERS {
                 for shown in (0..1 << NUMBERS).filter(|shown| shown & !changed == 0) {
-                    let changed = (0..NUMBERS).filter(|n| changed >> n & 1 == 1);
-                    let changes: Vec<_> = changed.map(|n| (n, shown >> n & 1 == 1)).collect();
+                    let numbers = (0..NUMBERS).filter(|n| changed >> n & 1 == 1);
+                    let changes: Vec<_> = numbers.map(|n| (n, shown >> n & 1 == 1)).collect();
                     let edits = edits_of(&list, &changes);
                     let wanted = set_after(&list, &changes);
                     match merge(&list, edits.iter().map(Edit::as_ref)) {

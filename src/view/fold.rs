@@ -5,7 +5,7 @@ use std::mem;
 use super::edit::merge;
 use super::epoch_map::Reclaimer;
 use super::node_list::edits;
-use super::role_list::RoleList;
+use super::role_list::{Edited, RoleList};
 use super::{ScopeWriter, hash_name};
 use crate::node::{Node, NodeName, Nodes, ScopeName};
 use crate::role::Role;
@@ -150,12 +150,12 @@ impl ScopeFold {
         toggles.clear();
         toggles.shrink_to(ROOM_KEPT);
         let is_listed = match edited {
-            Some(Some(roles)) => {
+            Edited::Now(roles) => {
                 self.writer.nodes.insert(reclaimer, hash, name.clone(), roles);
                 true
             }
-            None if kept.is_some() => true,
-            Some(None) | None => {
+            Edited::Same if kept.is_some() => true,
+            Edited::Gone | Edited::Same => {
                 self.writer.nodes.remove(reclaimer, hash, name);
                 false
             }

@@ -146,10 +146,10 @@ mod tests {
                 }
             }
             let given = changes.iter().map(|(node, shown)| (node, *shown));
-            let changed = self.list.update(&mut self.reclaimer, given);
+            let is_other = self.list.update(&mut self.reclaimer, given);
             let is_same = before.len() == self.map.len()
                 && before.values().zip(self.map.values()).all(|(a, b)| same_value(a, b));
-            assert_eq!(changed, !is_same);
+            assert_eq!(is_other, !is_same);
             self.assert_shows_the_map();
         }
 
@@ -166,7 +166,7 @@ mod tests {
         /// Every seventh node, from the `round`-th on, comes, goes or changes.
         fn round(&mut self, round: u64) {
             let meta: &[u8] = if round.is_multiple_of(3) { b"" } else { b"new" };
-            let change = |n| (node(n, meta), (n + round) % 4 != 0);
+            let change = |n| (node(n, meta), !(n + round).is_multiple_of(4));
             let changes: Vec<_> = (round % 7..2_000).step_by(7).map(change).collect();
             self.update(&changes);
         }

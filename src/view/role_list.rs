@@ -21,6 +21,15 @@ pub(super) enum RoleList {
     Many(Box<[Roles]>),
 }
 
+/// What became of a list, or of none.
+pub(super) enum Edited {
+    /// The changes change nothing.
+    Same,
+    /// No role is left.
+    Gone,
+    Now(RoleList),
+}
+
 impl RoleList {
     /// All roles as one list, which is copied only if there are many.
     pub(super) fn to_roles(&self) -> Roles {
@@ -38,12 +47,8 @@ impl RoleList {
         self.chunks().iter().flat_map(|chunk| chunk.iter())
     }
 
-    /// A list after some changes in the order of roles: of each whether it is shown. `None` if they
-    /// change nothing; empty if no role is left.
-    pub(super) fn edited(
-        old: Option<&RoleList>,
-        changes: &[(Role, bool)],
-    ) -> Option<Option<RoleList>> {
+    /// A list after some changes in the order of roles: of each whether it is shown.
+    pub(super) fn edited(old: Option<&RoleList>, changes: &[(Role, bool)]) -> Edited {
         let old = old.map_or(&[][..], RoleList::chunks);
         let mut chunks = Vec::new();
         let mut rest = changes;
@@ -64,10 +69,10 @@ impl RoleList {
             copied = old.len().min(at + 1);
         }
         if chunks.is_empty() && copied == 0 {
-            return None;
+            return Edited::Same;
         }
         chunks.extend_from_slice(&old[copied..]);
-        Some(RoleList::of_chunks(chunks))
+        RoleList::of_chunks(chunks).map_or(Edited::Gone, Edited::Now)
     }
 
     fn of_chunks(mut chunks: Vec<Roles>) -> Option<RoleList> {
@@ -144,7 +149,7 @@ mod tests {
         }
 
         fn change(&mut self, numbers: impl Iterator<Item = u32>, shown: bool) {
-            let changes: BTreeSet<Role> = numbers.map(|n| Role::from(n)).collect();
+            let changes: BTreeSet<Role> = numbers.map(Role::from).collect();
             let before = self.set.clone();
             for role in &changes {
                 if shown {
@@ -155,8 +160,9 @@ mod tests {
             }
             let changes: Vec<_> = changes.into_iter().map(|role| (role, shown)).collect();
             match RoleList::edited(self.list.as_ref(), &changes) {
-                Some(list) => self.list = list,
-                None => assert_eq!(self.set, before, "a change was lost"),
+                Edited::Now(list) => self.list = Some(list),
+                Edited::Gone => self.list = None,
+                Edited::Same => assert_eq!(self.set, before, "a change was lost"),
             }
             assert_eq!(self.list.is_none(), self.set.is_empty());
             let roles = self.list.as_ref().map(RoleList::to_roles).unwrap_or_default();

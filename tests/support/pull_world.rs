@@ -139,7 +139,7 @@ impl World {
             }
             Frame::FetchPart(fetch) => {
                 let mut body = self.object(u, fetch.object).to_body();
-                let total = if one_in(u, 4) { any(u) } else { body.len() as u32 };
+                let total = if one_in(u, 4) { any(u) } else { u32::try_from(body.len()).unwrap() };
                 body.drain(..(fetch.offset as usize).min(body.len()));
                 body.truncate(1 + below(u, 1400));
                 let offset = if one_in(u, 8) { any(u) } else { fetch.offset };

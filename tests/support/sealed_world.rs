@@ -1,5 +1,5 @@
-//! A node with a keyring in the hands of a fuzzer: bytes, bytes behind a sealed header, datagrams of
-//! insiders, and what was genuine once, damaged or again. Used by the fuzz target
+//! A node with a keyring in the hands of a fuzzer: bytes, bytes behind a sealed header, datagrams
+//! of insiders, and what was genuine once, damaged or again. Used by the fuzz target
 //! `encrypted_datagram`, and seeded by `tests/fuzz_seeded.rs`.
 
 #![allow(dead_code, unreachable_pub, reason = "included by a test and by a fuzz target")]

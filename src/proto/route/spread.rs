@@ -195,7 +195,7 @@ impl Protocol {
         let parts = part.split(self.local, &hearers, fanout, teller.is_none());
         let budget = self.config.gossip_bytes_per_second;
         let fits = cargo.frame_bytes() <= self.payload_room();
-        let cost = self.cost(&cargo);
+        let cost = self.cost(cargo);
         if !fits || !self.hops.spend(self.now, budget, cost * parts.len() + ACK_BYTES) {
             self.counters.plain.hops_over_budget += parts.len() as u64;
             self.leave_to_gossip(cargo);
