@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rand::RngExt;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::cluster::{Cluster, Handle};
 use crate::config::Config;
@@ -239,7 +239,7 @@ impl Builder {
             boot: start_stamp(),
             meta: self.meta.clone(),
         };
-        let seed = rand::rng().random();
+        let seed = fresh_seed();
         let mut protocol = Protocol::new(&self.config, local, seed, Instant::ORIGIN)?;
         if let Some(keyring) = &self.keyring {
             protocol = protocol.with_keyring(keyring.clone());
@@ -331,6 +331,14 @@ fn node_name(text: &str) -> Result<NodeName, StartError> {
 
 fn invalid_name(what: &'static str, name: &str) -> StartError {
     StartError::InvalidName { what, name: name.into() }
+}
+
+/// What the run's id comes from: of the system, as a process that forked would draw what its parent
+/// draws, and two runs of one id would seal with the same key and numbers.
+fn fresh_seed() -> u64 {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).expect("the system has a source of randomness");
+    u64::from_le_bytes(bytes)
 }
 
 /// Microseconds of the wall clock: later runs have higher stamps, as a rule; where the clock has

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
-use rand::RngExt;
 use ring::digest;
+use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -32,25 +32,31 @@ const KEY_BYTES: usize = 32;
 /// ```
 #[derive(Clone)]
 pub struct Key {
-    secret: Zeroizing<[u8; KEY_BYTES]>,
+    /// In a place of its own: what is moved leaves copies that nobody wipes.
+    secret: Box<Zeroizing<[u8; KEY_BYTES]>>,
     id: KeyId,
 }
 
 impl Key {
     /// The key of these bytes.
     pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Key {
-        let secret = Zeroizing::new(bytes);
+        let secret = Box::new(Zeroizing::new(bytes));
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(b"rolecall key id");
-        hash.update(&*secret);
+        hash.update(&**secret);
         let hash = hash.finish();
         let first = hash.as_ref()[..8].try_into().expect("a hash has 32 bytes");
         Key { secret, id: KeyId(u64::from_be_bytes(first)) }
     }
 
     /// A new one, from the system's source of randomness.
+    ///
+    /// # Panics
+    /// When the system has none.
     pub fn generate() -> Key {
-        Key::from_bytes(rand::rng().random())
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        SystemRandom::new().fill(&mut *bytes).expect("the system has a source of randomness");
+        Key::from_bytes(*bytes)
     }
 
     /// The key of 64 hexadecimal digits, with white space around.
@@ -78,6 +84,10 @@ impl Key {
         let bytes = std::fs::read(path)
             .map_err(|source| KeyError::File { path: path.to_owned(), source })?;
         let bytes = Zeroizing::new(bytes);
+        if bytes.len() == KEY_BYTES && bytes.iter().all(u8::is_ascii_graphic) {
+            let reason = "32 characters are a password, or half of a key in digits".into();
+            return Err(KeyError::Encoding { reason });
+        }
         if let Ok(bytes) = <[u8; KEY_BYTES]>::try_from(&**bytes) {
             return Ok(Key::from_bytes(bytes));
         }
@@ -353,6 +363,10 @@ mod tests {
         }
         std::fs::write(&path, bytes).unwrap();
         assert_eq!(Key::from_file(&path).unwrap(), wanted);
+        for refused in [&b"\xff\xfe"[..], b"0123456789abcdef0123456789abcdef"] {
+            std::fs::write(&path, refused).unwrap();
+            assert!(matches!(Key::from_file(&path), Err(KeyError::Encoding { .. })));
+        }
         std::fs::write(&path, b"\xff\xfe").unwrap();
         assert!(matches!(Key::from_file(&path), Err(KeyError::Encoding { .. })));
         std::fs::remove_file(&path).unwrap();

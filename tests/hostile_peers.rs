@@ -23,9 +23,9 @@ use frames::{addr, id, meet};
 use rolecall::proto::{Command, LocalNode, Protocol};
 use rolecall::time::Instant;
 use rolecall::wire::frame::{
-    Alive, Ask, Boot, Compare, Failed, Fetch, FetchPart, Incarnation, Introduce, Large, Left,
-    Membership, MoreSymbols, Nack, Object, Ping, PingReq, Probe, Profile, Pull, Push, RoleOp,
-    Roles, Table, WrongRun,
+    Alive, Ask, Boot, Compare, Delegate, Failed, Fetch, FetchPart, Incarnation, Introduce, Large,
+    Left, Membership, MoreSymbols, Nack, Object, Ping, PingReq, Probe, Profile, Pull, Push, RoleOp,
+    Roles, Suspect, Table, WrongRun,
 };
 use rolecall::wire::{ClusterId, DecodeError, Frame, Header, ScopeId, begin, finish};
 use rolecall::{Config, Generation, NodeName, Role, ScopeName, Sight};
@@ -264,12 +264,23 @@ fn a_stranger_gets_no_more_bytes_than_it_sent_and_only_where_it_sent_from() {
     let mut answered = 0;
     let pings = vec![Frame::from(Ping { seq }); 500];
     let profiles = vec![Frame::from(profile(6, "f", 6)); 20];
+    let delegate = |frame: Frame| {
+        let mut cargo = Vec::new();
+        (0..50).for_each(|_| frame.encode(&mut cargo));
+        [Frame::from(Delegate { seq, low, high, patience: 9, cargo: cargo.into() })]
+    };
+    let local = victim.node.local().id();
+    let doubt = Suspect { id: local, incarnation: Incarnation(3), by: id(2) };
+    let delegates = [delegate(profile(6, "f", 6).into()), delegate(doubt.into())];
     let each = one_of_each.iter().map(std::slice::from_ref);
+    let each = each.chain(delegates.iter().map(|frames| &frames[..]));
     for frames in each.chain([&pings[..], &profiles, &one_of_each]) {
         let (received, sent) = answers(&mut victim, 6, frames);
         let bytes: usize = sent.iter().map(|(_, bytes)| bytes.len()).sum();
         assert!(bytes <= received, "{bytes} bytes for {received}: {frames:?}");
-        assert!(sent.iter().all(|(to, _)| *to == addr(6)), "{frames:?} brings {sent:?}");
+        // A doubt about the node itself is refuted, to members.
+        let may_go_to = |to| to == addr(6) || to == addr(2);
+        assert!(sent.iter().all(|(to, _)| may_go_to(*to)), "{frames:?} brings {sent:?}");
         answered += usize::from(bytes > 0);
     }
     assert!(answered >= 8, "{answered}");

@@ -293,9 +293,13 @@ impl Protocol {
     }
 
     /// The same node with a keyring: it seals all that it sends and believes nothing that is not
-    /// sealed. To be called before it has sent or received anything.
+    /// sealed. No two nodes with a keyring in common may have been made from one seed.
+    ///
+    /// # Panics
+    /// When it has a keyring already: its datagrams would be numbered anew.
     #[must_use]
     pub fn with_keyring(mut self, keyring: Keyring) -> Protocol {
+        assert!(self.sealing.is_none(), "a node gets one keyring");
         self.sealing = Some(Box::new(Sealing::new(keyring, self.cluster, self.local)));
         self
     }

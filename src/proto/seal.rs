@@ -32,7 +32,7 @@ const MAX_PEERS: usize = MAX_NODES;
 /// A member whose datagram could not be read is told what can be, this often at most.
 const PAUSE_BETWEEN_NUDGES: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Members that are remembered as told.
+/// Members that are told within that time, at most.
 const MAX_NUDGED: usize = 1024;
 
 /// What a [`Protocol`](super::Protocol) with a keyring seals and opens datagrams with. Public for
@@ -68,7 +68,7 @@ pub struct Sealing {
     /// The number of the last datagram that was sealed.
     counter: u64,
     /// How many of those were meant for whoever is there.
-    unaddressed: usize,
+    unaddressed: u64,
     /// How often this node has begun to use another key.
     switches: u64,
     peers: IdMap<Peer>,
@@ -87,8 +87,9 @@ struct Peer {
     window: Window,
     /// What it seals with under one of the keys, unless that was removed.
     derived: Option<Derived>,
-    /// Of its last datagram.
+    /// Of its last datagram, and the key that opened it.
     seal: Seal,
+    with: KeyId,
     /// How often this node had begun to use another key by then.
     switches: u64,
     heard: Instant,
@@ -96,8 +97,12 @@ struct Peer {
 
 struct Derived {
     of: KeyId,
-    key: Zeroizing<[u8; 32]>,
+    /// In a place of its own: what is moved leaves copies that nobody wipes.
+    key: Box<Zeroizing<[u8; 32]>>,
 }
+
+/// 2^64 divided by the golden ratio: its multiples are spread evenly, and in no short cycle.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Words of a window.
 const WORDS: usize = 16;
@@ -162,11 +167,11 @@ impl Secret {
 }
 
 /// What a run seals with.
-fn derive(root: &Prk, cluster: ClusterId, run: NodeId) -> Zeroizing<[u8; 32]> {
+fn derive(root: &Prk, cluster: ClusterId, run: NodeId) -> Box<Zeroizing<[u8; 32]>> {
     let (cluster, run) = (cluster.as_u64().to_le_bytes(), run.as_u64().to_le_bytes());
-    let mut key = Zeroizing::new([0; 32]);
+    let mut key = Box::new(Zeroizing::new([0; 32]));
     root.expand(&[&cluster, &run], DerivedLen)
-        .and_then(|derived| derived.fill(&mut *key))
+        .and_then(|derived| derived.fill(&mut **key))
         .expect("32 bytes can be derived");
     key
 }
@@ -246,9 +251,11 @@ impl Sealing {
         let secret = if let Some(to) = to {
             self.secret_for(to)
         } else {
-            // Nobody knows which keys are there: they are tried in turn.
+            // Nobody knows which keys are there: all are tried, in no order in which the same seed
+            // could always meet the same key.
             self.unaddressed += 1;
-            &self.secrets[(self.unaddressed - 1) % self.secrets.len()]
+            let mixed = self.unaddressed.wrapping_mul(GOLDEN) >> 32;
+            &self.secrets[usize::try_from(mixed).unwrap_or(0) % self.secrets.len()]
         };
         let (key, primary) = (secret.id.hint(), self.secrets[0].id.hint());
         set_seal(datagram, Seal { key, primary, counter: self.counter });
@@ -276,7 +283,8 @@ impl Sealing {
         // What is meant for another run takes no number: here nobody would miss it.
         let is_ours = header.is_for(self.local);
         let peer = self.peers.get(header.from);
-        if is_ours && peer.is_some_and(|peer| !peer.window.is_free(seal.counter)) {
+        let is_taken = peer.is_some_and(|peer| !peer.window.is_free(seal.counter));
+        if seal.counter == 0 || is_ours && is_taken {
             return Err(DecodeError::Replay);
         }
         let mut error = DecodeError::WrongKey;
@@ -287,17 +295,17 @@ impl Sealing {
             let fresh = known.is_none().then(|| derive(&secret.root, self.cluster, header.from));
             let key = fresh.as_ref().or(known.map(|known| &known.key)).expect("one of the two");
             if open_with(key, seal.counter, datagram, frames) {
-                opened = Some(fresh.map(|key| Derived { of: secret.id, key }));
+                opened = Some((secret.id, fresh.map(|key| Derived { of: secret.id, key })));
                 break;
             }
             error = DecodeError::BrokenSeal;
         }
-        let Some(fresh) = opened else {
+        let Some((with, fresh)) = opened else {
             frames.clear();
             return Err(error);
         };
         if is_ours {
-            self.note(now, header.from, seal, fresh);
+            self.note(now, header.from, (seal, with), fresh);
         }
         Ok(header)
     }
@@ -309,26 +317,39 @@ impl Sealing {
             return false;
         }
         if self.nudged.len() >= MAX_NUDGED {
-            self.nudged = IdMap::default();
+            let is_over = |told: Instant| now >= told + PAUSE_BETWEEN_NUDGES;
+            let over = self.nudged.iter().filter(|(_, told)| is_over(**told));
+            for id in over.map(|(id, _)| id).collect::<Vec<_>>() {
+                self.nudged.remove(id);
+            }
+        }
+        if self.nudged.len() >= MAX_NUDGED {
+            return false;
         }
         self.nudged.insert(member, now);
         true
     }
 
     /// Notes a datagram whose seal was good.
-    fn note(&mut self, now: Instant, from: NodeId, seal: Seal, fresh: Option<Derived>) {
+    fn note(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        (seal, with): (Seal, KeyId),
+        fresh: Option<Derived>,
+    ) {
         if self.peers.get(from).is_none() {
             let (window, switches) = (Window::new(), self.switches);
             self.make_room();
             let derived = None;
-            self.peers.insert(from, Peer { window, derived, seal, switches, heard: now });
+            self.peers.insert(from, Peer { window, derived, seal, with, switches, heard: now });
         }
         let peer = self.peers.get_mut(from).expect("just found or made");
         if fresh.is_some() {
             peer.derived = fresh;
         }
         if seal.counter > peer.window.highest {
-            peer.seal = seal;
+            (peer.seal, peer.with) = (seal, with);
             peer.switches = self.switches;
         }
         peer.window.take(seal.counter);
@@ -354,13 +375,16 @@ impl Sealing {
         let Some(peer) = self.peers.get(to).filter(|peer| peer.switches == self.switches) else {
             return preferred;
         };
-        let Seal { key, primary, .. } = peer.seal;
-        let hint = preferred.id.hint();
-        if hint == key || hint == primary {
+        let by_id = |id| self.secrets.iter().find(move |secret| secret.id == id);
+        if peer.seal.primary == peer.seal.key {
+            // The byte may be that of several keys; the one that opened its datagram it has.
+            return by_id(peer.with).unwrap_or(preferred);
+        }
+        if preferred.id == peer.with || preferred.id.hint() == peer.seal.primary {
             return preferred;
         }
         let has = |hint| self.secrets.iter().find(move |secret| secret.id.hint() == hint);
-        has(primary).or_else(|| has(key)).unwrap_or(preferred)
+        has(peer.seal.primary).or_else(|| by_id(peer.with)).unwrap_or(preferred)
     }
 
     fn keys_changed(&mut self) {

@@ -56,6 +56,8 @@ macro_rules! frames {
 
             /// The kind byte of a [`Page`], which the rest of its datagram belongs to.
             pub(crate) const PAGE_KIND: u8 = 44;
+            /// The kind of a [`WrongRun`].
+            pub(crate) const WRONG_RUN_KIND: u8 = 5;
 
             /// The kind byte.
             pub const fn kind(&self) -> u8 {

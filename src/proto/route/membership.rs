@@ -1,5 +1,6 @@
 //! Who is a member: profiles, claims, and what a change of state brings with it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rand::RngExt;
@@ -216,13 +217,14 @@ impl Protocol {
 
     /// How many witnesses of a death there are besides its accuser. Those who are held dead here,
     /// or lately were, are none: who was cut off has seen many deaths.
-    fn witnesses_of_claim(&self, claim: &Claim) -> usize {
+    fn witnesses_of_claim(&self, subject: NodeId, claim: &Claim) -> usize {
         let is_credible = |id: NodeId| self.members.live(id).is_some() && !self.risen.contains(id);
         if !claim.by.is_some_and(is_credible) {
             return 0;
         }
-        let others = claim.witnesses.iter().filter(|(id, _)| Some(*id) != claim.by);
-        others.filter(|(id, _)| is_credible(*id)).count()
+        let witnesses = claim.witnesses.iter().map(|(id, _)| *id);
+        let others = witnesses.filter(|id| Some(*id) != claim.by && *id != subject);
+        others.filter(|id| is_credible(*id)).collect::<BTreeSet<_>>().len()
     }
 
     /// What a claim amounts to; nothing, where this node had better look itself.
@@ -238,7 +240,7 @@ impl Protocol {
             State::Failed => {
                 // An accuser alone is not enough, where others could have seen it too.
                 let others = self.members.peers().len() - 1;
-                (self.witnesses_of_claim(&claim) >= credible(others)).then_some(claim)
+                (self.witnesses_of_claim(id, &claim) >= credible(others)).then_some(claim)
             }
             _ => Some(claim),
         }
@@ -260,7 +262,7 @@ impl Protocol {
             (State::Failed, State::Failed) if self.members.is_private_death(id) => {
                 // Others have found the same, and say so to everybody.
                 let others = self.members.peers().len();
-                if self.witnesses_of_claim(claim) >= credible(others) {
+                if self.witnesses_of_claim(id, claim) >= credible(others) {
                     self.members.publish_death(id, claim.by, claim.witnesses.clone());
                 }
             }

@@ -89,15 +89,21 @@ impl Protocol {
         let Some(first) = frames.first() else { return };
         self.counters.received(first.kind(), len);
         if header.from == self.local {
-            // A seed address that turns out to be this node's own.
-            self.joins.finish(from, true);
-            self.alone_if_nobody_else();
+            // A seed address that turns out to be this node's own: the request came back.
+            if let Frame::Join(join) = first
+                && self.joins.expects(from, join.seq)
+            {
+                self.joins.finish(from, true);
+                self.alone_if_nobody_else();
+            }
             return;
         }
         if !header.is_for(self.local) {
             self.counters.plain.dropped.other_run += 1;
             if !matches!(first, Frame::WrongRun(_)) {
-                self.send(from, Some(header.from), WrongRun);
+                // Not to where somebody sends it again from.
+                let addr = self.addr_of(header.from).unwrap_or(from);
+                self.send(addr, Some(header.from), WrongRun);
             }
             return;
         }

@@ -126,8 +126,7 @@ impl Protocol {
                 if self.rules.buddy {
                     self.tell_the_accused(to, datagram);
                 }
-                // What follows a page answers the pull: nothing else may.
-                if !is_page(&payload) {
+                if !travels_alone(&payload) {
                     self.fill(to, datagram);
                 }
             }
@@ -235,8 +234,10 @@ impl Protocol {
     }
 }
 
-fn is_page(payload: &[u8]) -> bool {
-    payload.first() == Some(&Frame::PAGE_KIND)
+/// What follows a page answers the pull: nothing else may. And who is told that it meant another
+/// run may be somebody who only sends again what others have sent: it gets nothing besides.
+fn travels_alone(payload: &[u8]) -> bool {
+    payload.first().is_some_and(|kind| [Frame::PAGE_KIND, Frame::WRONG_RUN_KIND].contains(kind))
 }
 
 /// What is claimed of a run, as a frame about it.

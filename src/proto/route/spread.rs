@@ -307,8 +307,9 @@ impl Protocol {
             self.counters.plain.dropped.refused += 1;
             return;
         }
-        let heard = Origin { spread: true, ..origin };
+        let mut heard = Origin { spread: true, ..origin };
         let mut rumors = Vec::with_capacity(frames.len());
+        let waiting = self.outgoing.len();
         for frame in &frames {
             let Some(rumor) = rumor_of(frame) else { continue };
             rumors.push(rumor);
@@ -316,7 +317,10 @@ impl Protocol {
                 Frame::Profile(profile) => self.hear_profile(heard, profile),
                 _ => self.receive_rumor(heard, frame),
             }
-            if !self.is_active() {
+            heard.member = self.members.live(origin.id).is_some();
+            // As of any datagram of a stranger, one frame is answered.
+            let answered = self.outgoing.len() > waiting && !self.is_proven(heard);
+            if answered || !self.is_active() {
                 return;
             }
         }
