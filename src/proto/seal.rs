@@ -167,6 +167,7 @@ impl Secret {
 }
 
 /// What a run seals with.
+#[expect(clippy::unnecessary_box_returns, reason = "see `Derived`")]
 fn derive(root: &Prk, cluster: ClusterId, run: NodeId) -> Box<Zeroizing<[u8; 32]>> {
     let (cluster, run) = (cluster.as_u64().to_le_bytes(), run.as_u64().to_le_bytes());
     let mut key = Box::new(Zeroizing::new([0; 32]));
