@@ -11,8 +11,8 @@ cd "$(dirname "$0")"
 export CARGO_TERM_COLOR=never
 
 # Seeds of a target in the repository: so many files, none longer than this.
-max_seeds=40
-max_seed_bytes=2048
+max_seeds=20
+max_seed_bytes=1024
 
 shrink=
 seconds=60
