@@ -90,13 +90,11 @@ impl ScopeFold {
         self.log = log;
 
         let shown_as = &mut scratch.shown_as;
-        let key = |it: &ShownAs| (it.role.clone(), it.node.node_name().clone());
-        if shown_as.len() > 1 {
-            shown_as.sort_by(|a, b| {
-                a.role.cmp(&b.role).then_with(|| a.node.node_name().cmp(b.node.node_name()))
-            });
-        }
-        debug_assert!(shown_as.is_sorted_by(|a, b| key(a) < key(b)), "each once");
+        let order = |a: &ShownAs, b: &ShownAs| {
+            a.role.cmp(&b.role).then_with(|| a.node.node_name().cmp(b.node.node_name()))
+        };
+        shown_as.sort_by(order);
+        debug_assert!(shown_as.is_sorted_by(|a, b| order(a, b).is_lt()), "each once");
         for of_role in shown_as.chunk_by(|a, b| a.role == b.role) {
             if self.publish_nodes_of_role(of_role, reclaimer) {
                 differ.push((scope.clone(), of_role[0].role.clone()));

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 
 use arbitrary::Unstructured;
 use bytes::Bytes;
-use rolecall::proto::Protocol;
+use rolecall::proto::{LocalNode, Protocol};
 use rolecall::time::Instant;
 use rolecall::wire::cell::{Cell, Cells};
 use rolecall::wire::frame::{
@@ -24,7 +24,7 @@ use rolecall::wire::frame::{
     Saw, Summary, Suspect, Symbols, Table, Verdict, WrongRun,
 };
 use rolecall::wire::{ClusterId, Frame, Header, ScopeId, begin, decode_frames, finish};
-use rolecall::{Generation, NodeId, NodeName, Role, ScopeName, Sight};
+use rolecall::{Config, Generation, NodeId, NodeName, Role, ScopeName, Sight};
 
 /// Runs that exist only in what the fuzzer says of them.
 pub const PHANTOMS: usize = 6;
@@ -51,6 +51,13 @@ pub fn some_bytes<'a>(u: &mut Unstructured<'a>, max: usize) -> &'a [u8] {
 /// Any value of an integer type.
 pub fn any<'a, T: arbitrary::Arbitrary<'a> + Default>(u: &mut Unstructured<'a>) -> T {
     u.arbitrary().unwrap_or_default()
+}
+
+/// A node called "n0" at machine 0, alone as yet.
+pub fn lone_node(cluster: ClusterId) -> Protocol {
+    let (name, meta) = (NodeName::new("n0").expect("a short name"), Bytes::new());
+    let local = LocalNode { cluster, name, addr: addr(0), boot: 1000, meta };
+    Protocol::new(&Config::lan(), local, 1, Instant::ORIGIN).expect("a valid preset")
 }
 
 /// A run lets a node know it as a real one does: it proves its address, and tells of itself. What

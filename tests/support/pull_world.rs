@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use arbitrary::Unstructured;
 use bytes::Bytes;
-use rolecall::proto::{Command, LocalNode, Protocol};
+use rolecall::proto::{Command, Protocol};
 use rolecall::time::Instant;
 use rolecall::wire::frame::{
     Ack, Boot, Incarnation, Membership, Object, Page, Part, Profile, Roles, Same,
 };
 use rolecall::wire::limits::MAX_SKETCH_CELLS;
 use rolecall::wire::{ClusterId, Frame, Header, ScopeId, begin, decode_frames, finish};
-use rolecall::{Config, Generation, NodeName, Role, ScopeName};
+use rolecall::{Generation, NodeName, Role, ScopeName};
 
 use super::fold::Fold;
-use super::frames::{Pools, addr, any, below, meet, one_in};
+use super::frames::{Pools, addr, any, below, lone_node, meet, one_in};
 
 const MAX_STEPS: usize = 150;
 const SCOPE: &str = "default";
@@ -56,9 +56,7 @@ impl World {
     /// A node with roles that has met one peer.
     fn new() -> World {
         let cluster = ClusterId::of("fuzz");
-        let (name, meta) = (NodeName::new("n0").unwrap(), Bytes::new());
-        let local = LocalNode { cluster, name, addr: addr(0), boot: 1000, meta };
-        let node = Protocol::new(&Config::lan(), local, 1, Instant::ORIGIN).unwrap();
+        let node = lone_node(cluster);
         let pools = Pools::new(&[node.local().id()]);
         let fold = Fold::new(node.local());
         let mut world = World { now: Instant::ORIGIN, node, fold, pools, asked: VecDeque::new() };

@@ -7,14 +7,13 @@
 use std::time::Duration;
 
 use arbitrary::Unstructured;
-use bytes::Bytes;
-use rolecall::proto::{Command, LocalNode, Protocol, Sealing};
+use rolecall::proto::{Command, Protocol, Sealing};
 use rolecall::time::Instant;
 use rolecall::wire::sealed::{SEALED_HEADER_BYTES, Seal, begin_sealed, is_sealed, set_seal};
 use rolecall::wire::{ClusterId, DecodeError, Header};
-use rolecall::{Config, Key, Keyring, NodeName, ScopeName};
+use rolecall::{Key, Keyring, ScopeName};
 
-use super::frames::{Pools, addr, any, below, one_in, some_bytes};
+use super::frames::{Pools, addr, any, below, lone_node, one_in, some_bytes};
 
 const MAX_STEPS: usize = 100;
 /// Keys that there are; the node begins with the first two.
@@ -50,10 +49,7 @@ pub fn run(bytes: &[u8]) {
 impl World {
     fn new() -> World {
         let cluster = ClusterId::of("fuzz");
-        let (name, meta) = (NodeName::new("n0").unwrap(), Bytes::new());
-        let local = LocalNode { cluster, name, addr: addr(0), boot: 1000, meta };
-        let mut node = Protocol::new(&Config::lan(), local, 1, Instant::ORIGIN).unwrap();
-        node = node.with_keyring(Keyring::new(key(0)).with(key(1)));
+        let mut node = lone_node(cluster).with_keyring(Keyring::new(key(0)).with(key(1)));
         let scope = ScopeName::new("default").unwrap();
         node.handle_command(Instant::ORIGIN, Command::JoinScope(scope)).unwrap();
         let pools = Pools::new(&[node.local().id()]);

@@ -37,7 +37,7 @@ pub(in crate::proto) struct Outgoing {
 
 impl Protocol {
     /// Bytes of a datagram before its frames.
-    pub(super) fn header_bytes(&self) -> usize {
+    fn header_bytes(&self) -> usize {
         if self.sealing.is_some() { SEALED_HEADER_BYTES } else { HEADER_BYTES }
     }
 
