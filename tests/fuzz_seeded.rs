@@ -1,12 +1,16 @@
 //! The fuzz targets' generators, fed with seeded random bytes: what a fuzzer does for hours,
 //! `cargo test` does for a moment.
 
+#[path = "support/cluster_world.rs"]
+mod cluster_world;
 #[path = "support/datagram_laws.rs"]
 mod datagram_laws;
 #[path = "support/fold.rs"]
 mod fold;
 #[path = "support/frames.rs"]
 mod frames;
+#[path = "support/net.rs"]
+mod net;
 #[path = "support/pull_world.rs"]
 mod pull_world;
 #[path = "support/sealed_world.rs"]
@@ -51,6 +55,11 @@ fn a_node_with_a_keyring_withstands_arbitrary_inputs() {
 #[test]
 fn a_node_that_pulls_withstands_a_hostile_peer() {
     on_seeds(1500, pull_world::run);
+}
+
+#[test]
+fn a_hostile_node_does_not_come_between_the_others() {
+    on_seeds(100, cluster_world::run);
 }
 
 #[test]

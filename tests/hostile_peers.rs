@@ -250,7 +250,7 @@ fn a_stranger_gets_no_more_bytes_than_it_sent_and_only_where_it_sent_from() {
         profile(6, "f", 6).into(),
         profile(7, "g", 7).into(),
         Alive { id: id(2), incarnation: Incarnation(9) }.into(),
-        Left { id: id(2) }.into(),
+        Left { id: id(2), incarnation: Incarnation(0) }.into(),
         delta(2, (0, 3), &[(6, "web")]).into(),
         Fetch { wants: vec![(Object::Profile(id(2)), 0)] }.into(),
         FetchPart { object: Object::Profile(id(2)), version: 0, offset: 0 }.into(),

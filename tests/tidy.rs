@@ -283,8 +283,9 @@ fn imports(sources: &[Source]) -> Vec<Finding> {
                 findings.push(source.finding(line, &format!("{} imports {top}", module[0])));
             }
             let leaf = module[0] == "proto" && module.len() == 2 && module[1] != "route";
-            let elsewhere =
-                |it: &String| !["timer", "sketch", "faces", module[1]].contains(&it.as_str());
+            let elsewhere = |it: &String| {
+                !["timer", "sketch", "faces", "state", module[1]].contains(&it.as_str())
+            };
             if leaf && target[0] == "proto" && target.get(1).is_some_and(elsewhere) {
                 let what = format!("a leaf of proto imports {}", target[1..].join("::"));
                 findings.push(source.finding(line, &what));

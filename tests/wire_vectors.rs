@@ -10,10 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rolecall::wire::cell::{Cell, Cells};
 use rolecall::wire::frame::{
-    Ack, Alive, Ask, Boot, Buckets, Compare, Delegate, Failed, Fetch, FetchPart, Fixed, Has,
-    Incarnation, Introduce, Join, JoinReply, Large, Left, Membership, MoreSymbols, Nack, Object,
-    Page, Part, Ping, PingReq, Probe, Profile, Pull, Push, Reached, Replaced, RoleOp, Roles, Same,
-    Saw, Summary, Suspect, Symbols, Table, Verdict, WrongRun,
+    Ack, Alive, Ask, Behind, Boot, Buckets, Compare, Contested, Delegate, Failed, Fetch, FetchPart,
+    Fixed, Has, Incarnation, Introduce, Join, JoinReply, Large, Left, Membership, MoreSymbols,
+    Nack, Object, Page, Part, Ping, PingReq, Probe, Profile, Pull, Push, Reached, Replaced, RoleOp,
+    Roles, Same, Saw, Stamp, Summary, Suspect, Symbols, Table, Verdict, WrongRun,
 };
 use rolecall::wire::limits::{
     MAX_BUCKETS, MAX_FETCHES_PER_FRAME, MAX_FRAMES_PER_DATAGRAM, MAX_KNOWN_PER_PULL,
@@ -109,8 +109,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("Suspect", Suspect { id: id(7), incarnation: Incarnation(2), by: id(8) }.into()),
         ("Failed", failed(&[(8, Sight::Silence), (9, Sight::Unreachable)])),
         ("Failed, no witness", failed(&[])),
-        ("Left", Left { id: id(7) }.into()),
-        ("Replaced", Replaced { id: id(7), by: id(8) }.into()),
+        ("Left", Left { id: id(7), incarnation: Incarnation(2) }.into()),
+        ("Replaced", replaced().into()),
         ("Roles delta", roles().into()),
         ("Roles whole", whole().into()),
         ("Large", Large { object: of_roles, version: 300 }.into()),
@@ -129,7 +129,15 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("Push", Push.into()),
         ("Ask", Ask { scope }.into()),
         ("Has", Has { scope, generation: Generation::from_u64(300) }.into()),
+        ("Contested", Contested { table: Table::Scope(scope), stamp: STAMP }.into()),
+        ("Behind", Behind { number: 300 }.into()),
     ]
+}
+
+const STAMP: Stamp = Stamp { number: 1 << 32, print: 0xbeef };
+
+fn replaced() -> Replaced {
+    Replaced { id: id(7), incarnation: Incarnation(2), by: id(8) }
 }
 
 fn delegate() -> Delegate {
@@ -142,7 +150,7 @@ fn reached(unheard: usize) -> Reached {
 }
 
 fn symbols(count: usize) -> Symbols {
-    let cell = Cell { id: 7, scope: 0xa1, stamp: 1 << 32, check: 0xfeed, count: -1 };
+    let cell = Cell { id: 7, scope: 0xa1, stamp: 1 << 32, print: 0xbeef, check: 0xfeed, count: -1 };
     let cells = Cells(vec![cell; count]);
     Symbols { own_version: 1, your_version: 2, first: 12, cells }
 }
@@ -173,7 +181,7 @@ fn buckets(count: usize) -> Buckets {
 }
 
 fn pull(known: u64) -> Pull {
-    let known = (0..known).map(|n| (id(n + 7), 1 << 32)).collect();
+    let known = (0..known).map(|n| (id(n + 7), STAMP)).collect();
     Pull { token: 9, table: Table::Members, low: id(1), high: id(u64::MAX), known }
 }
 

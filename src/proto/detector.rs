@@ -339,14 +339,25 @@ impl Detector {
 
     /// Silence that was seen so far says nothing: all probes begin anew.
     pub(super) fn start_again(&mut self, now: Instant) {
-        for (target, probe) in &mut self.probes {
-            (probe.since, probe.due, probe.credit) = (now, now, Duration::ZERO);
-            (probe.suspected, probe.saw) = (false, None);
-            for (seq, _) in probe.pings.drain(..probe.pings.len() - 1) {
-                self.numbers.remove(&seq);
-            }
-            self.deadlines.set(*target, now);
+        for target in self.probes.keys().copied().collect::<Vec<_>>() {
+            self.start_one_again(now, target);
         }
+    }
+
+    /// A peer has said to others that it lives: its silence so far says nothing.
+    pub(super) fn refuted(&mut self, now: Instant, target: NodeId) {
+        self.reached(target);
+        self.start_one_again(now, target);
+    }
+
+    fn start_one_again(&mut self, now: Instant, target: NodeId) {
+        let Some(probe) = self.probes.get_mut(&target) else { return };
+        (probe.since, probe.due, probe.credit) = (now, now, Duration::ZERO);
+        (probe.suspected, probe.saw) = (false, None);
+        for (seq, _) in probe.pings.drain(..probe.pings.len() - 1) {
+            self.numbers.remove(&seq);
+        }
+        self.deadlines.set(target, now);
     }
 
     /// This node need not know any more; others may still want to.
@@ -548,6 +559,21 @@ mod tests {
         assert_eq!((saw, own), (Sight::Silence, true));
         assert_eq!(now, at(0) + TOLERANCE);
         assert!(pings > PINGS + 4, "{pings}");
+    }
+
+    #[test]
+    fn who_has_refuted_a_suspicion_and_stays_silent_is_suspected_again() {
+        let mut detector = detector();
+        assert!(detector.begin(at(0), id(1), WAIT).is_some());
+        let mut pings = 1;
+        let (now, step) = run(&mut detector, &mut pings);
+        assert_eq!(step, Step::Suspect { target: id(1) });
+        detector.refuted(now, id(1));
+        let (again, step) = run(&mut detector, &mut pings);
+        assert_eq!(step, Step::Suspect { target: id(1) });
+        let (silent, step) = run(&mut detector, &mut pings);
+        assert!(matches!(step, Step::Silent { own: true, .. }), "{step:?}");
+        assert!(again > now && silent == now + TOLERANCE, "counted from the refutation");
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! The table of all runs that this node knows, living and remembered dead, and the rule of which
-//! claim about a run wins.
+//! The table of all runs that this node knows, living and remembered dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,52 +8,21 @@ use std::time::Duration;
 
 use super::faces::Faces;
 use super::sketch::Sketch;
+use super::state::{State, supersedes};
 use crate::event::Sight;
 use crate::id_map::IdMap;
 use crate::node::{Node, NodeId};
 use crate::time::Instant;
-use crate::wire::ScopeId;
-use crate::wire::frame::{Boot, Incarnation, Membership, Profile, Summary, Table};
+use crate::wire::frame::{Boot, Incarnation, Membership, Profile, Stamp, Summary, Table};
 use crate::wire::limits::{MAX_DEAD, MAX_NODES};
+use crate::wire::{ScopeId, print};
 
-/// What is claimed of a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
-    Alive,
-    Suspect,
-    Failed,
-    Left,
-    Replaced,
-}
+/// A version or an incarnation that is further ahead of what is known of its run is not believed:
+/// who counts wrong in another's name must not use up its numbers.
+const MAX_LEAP: u32 = 1 << 20;
 
-impl State {
-    pub(super) const fn is_live(self) -> bool {
-        matches!(self, State::Alive | State::Suspect)
-    }
-
-    /// Nothing is known to follow: the run said goodbye, or another has its name.
-    pub(super) const fn is_final(self) -> bool {
-        matches!(self, State::Left | State::Replaced)
-    }
-
-    const fn rank(self) -> u8 {
-        self as u8
-    }
-}
-
-/// The precedence rule (SWIM, section 4.2, with two final states added): a final state beats all
-/// that are not, and `Replaced` beats `Left`; otherwise the higher incarnation wins, and at equal
-/// incarnations the graver claim.
-///
-/// Deviation from SWIM, where "confirm" beats every incarnation: a run that was declared failed by
-/// mistake refutes that with a higher incarnation and is back, without a new identity.
-pub(super) const fn supersedes(new: (State, Incarnation), old: (State, Incarnation)) -> bool {
-    if new.0.is_final() || old.0.is_final() {
-        return new.0.is_final() && new.0.rank() > old.0.rank();
-    }
-    let (new_number, old_number) = (new.1.0, old.1.0);
-    new_number > old_number || (new_number == old_number && new.0.rank() > old.0.rank())
-}
+/// The same of a run that was not known.
+const MAX_FIRST: u32 = 1 << 31;
 
 /// What a run's latest profile says: of one size for all that are known, and shared.
 #[derive(Clone, Debug)]
@@ -63,6 +31,21 @@ pub(super) struct Run {
     pub(super) boot: Boot,
     pub(super) version: u32,
     pub(super) scopes: Box<[Membership]>,
+    /// Of all that but the version.
+    print: u32,
+}
+
+impl Run {
+    fn new(profile: &Profile, node: Node) -> Run {
+        let scopes = Box::from(&*profile.scopes);
+        Run { node, boot: profile.boot, version: profile.version, scopes, print: 0 }.printed()
+    }
+
+    fn printed(mut self) -> Run {
+        let Run { node, boot, scopes, .. } = &self;
+        self.print = print::of_profile(*boot, node.name(), node.addr(), node.meta(), scopes);
+        self
+    }
 }
 
 /// One run, as it stands in the table: kept small, as every node has one of these for every other.
@@ -133,9 +116,10 @@ impl Member {
         Acquaintance { run: self.run.clone(), incarnation: self.incarnation }
     }
 
-    /// Version and incarnation in one number, as pulls compare them.
-    pub(super) fn stamp(&self) -> u64 {
-        (u64::from(self.version) << 32) | u64::from(self.incarnation.0)
+    /// What is compared of it.
+    pub(super) fn stamp(&self) -> Stamp {
+        let number = (u64::from(self.version) << 32) | u64::from(self.incarnation.0);
+        Stamp { number, print: self.run.print }
     }
 
     /// When a datagram last came from it directly.
@@ -166,9 +150,11 @@ impl Member {
         }
     }
 
-    /// What its profile says, to be changed.
-    pub(super) fn run_mut(&mut self) -> &mut Run {
-        Arc::make_mut(&mut self.run)
+    /// Changes what its profile says.
+    pub(super) fn change_run(&mut self, change: impl FnOnce(&mut Run)) {
+        let mut run = Run::clone(&self.run);
+        change(&mut run);
+        self.run = Arc::new(run.printed());
     }
 }
 
@@ -243,7 +229,7 @@ impl Members {
             if self.table.len() >= MAX_NODES {
                 return Profiled::Full;
             }
-            let run = Arc::new(run_of(profile, node_of(profile)));
+            let run = Arc::new(Run::new(profile, node_of(profile)));
             self.table.insert(id, Member::new(run, profile.incarnation));
             self.enlist(id);
             return Profiled::New;
@@ -260,7 +246,7 @@ impl Members {
         } else {
             node.clone()
         };
-        let run = Arc::new(run_of(profile, node));
+        let run = Arc::new(Run::new(profile, node));
         self.change(id, |member| member.run = run);
         Profiled::Updated { before, face_changed }
     }
@@ -299,7 +285,7 @@ impl Members {
         if let Some(grave) = self.graves.remove(&id) {
             self.dead.remove(&(grave.died, id));
         }
-        let incarnation = if to.is_final() { member.incarnation } else { claim.1 };
+        let incarnation = if to.is_final() { member.incarnation.max(claim.1) } else { claim.1 };
         let change = |member: &mut Member| {
             member.state = to;
             member.incarnation = incarnation;
@@ -437,6 +423,25 @@ impl Members {
         Some(id)
     }
 
+    /// Whether a newer profile of a run gives it another name than it is known by. A run cannot
+    /// change its name, so that one of the two is wrong, and its last word counts.
+    pub(super) fn is_misnamed(&self, profile: &Profile) -> bool {
+        self.table.get(profile.id).is_some_and(|member| {
+            profile.version > member.version && profile.name != *member.node.node_name()
+        })
+    }
+
+    /// Forgets a run.
+    pub(super) fn forget(&mut self, id: NodeId) {
+        if self.live(id).is_some() {
+            self.strike(id);
+        }
+        if let Some(grave) = self.graves.remove(&id) {
+            self.dead.remove(&(grave.died, id));
+        }
+        self.table.remove(id);
+    }
+
     pub(super) fn next_forget(&self, now: Instant, retention: Duration) -> Option<Instant> {
         let first = self.dead.first().map(|(died, _)| *died + retention)?;
         Some(if self.dead.len() > MAX_DEAD { now } else { first })
@@ -479,6 +484,21 @@ impl Members {
     /// The live run but this one that is reached there.
     pub(super) fn peer_at(&self, addr: SocketAddr) -> Option<NodeId> {
         self.faces.reached_at(addr).map(Node::id).find(|id| *id != self.local)
+    }
+
+    /// Whether this node has never known of another, as far as it remembers.
+    pub(super) fn is_lone(&self) -> bool {
+        self.table.len() == 1
+    }
+
+    /// Whether what is said of a run can have come of what is known of it.
+    pub(super) fn can_follow(&self, id: NodeId, version: u32, incarnation: Incarnation) -> bool {
+        let member = self.table.get(id);
+        let (most_version, most_incarnation) = member.map_or((MAX_FIRST, MAX_FIRST), |member| {
+            let most = |known: u32| known.saturating_add(MAX_LEAP);
+            (most(member.version), most(member.incarnation.0))
+        });
+        version <= most_version && incarnation.0 <= most_incarnation
     }
 
     /// How many live runs there are, this one included.
@@ -548,11 +568,6 @@ impl Members {
     }
 }
 
-fn run_of(profile: &Profile, node: Node) -> Run {
-    let scopes = Box::from(&*profile.scopes);
-    Run { node, boot: profile.boot, version: profile.version, scopes }
-}
-
 fn node_of(profile: &Profile) -> Node {
     Node::new(profile.name.clone(), profile.id, profile.addr, profile.meta.clone())
 }
@@ -562,43 +577,6 @@ mod tests {
     use super::*;
     use crate::node::NodeName;
     use bytes::Bytes;
-
-    const STATES: [State; 5] =
-        [State::Alive, State::Suspect, State::Failed, State::Left, State::Replaced];
-
-    fn all_claims() -> impl Iterator<Item = (State, Incarnation)> {
-        STATES.into_iter().flat_map(|state| (0..3).map(move |n| (state, Incarnation(n))))
-    }
-
-    #[test]
-    fn precedence_is_a_strict_order_over_its_whole_space() {
-        for a in all_claims() {
-            assert!(!supersedes(a, a), "{a:?}");
-            for b in all_claims() {
-                assert!(!(supersedes(a, b) && supersedes(b, a)), "{a:?} {b:?}");
-                let same = a == b || (a.0 == b.0 && a.0.is_final());
-                assert!(same || supersedes(a, b) || supersedes(b, a), "{a:?} {b:?}");
-                for c in all_claims() {
-                    if supersedes(a, b) && supersedes(b, c) {
-                        assert!(supersedes(a, c), "{a:?} {b:?} {c:?}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn precedence_is_swims() {
-        let claim = |state, n| (state, Incarnation(n));
-        assert!(supersedes(claim(State::Suspect, 1), claim(State::Alive, 1)));
-        assert!(!supersedes(claim(State::Alive, 1), claim(State::Suspect, 1)));
-        assert!(supersedes(claim(State::Alive, 2), claim(State::Suspect, 1)));
-        assert!(supersedes(claim(State::Failed, 1), claim(State::Suspect, 1)));
-        assert!(!supersedes(claim(State::Failed, 0), claim(State::Alive, 1)));
-        assert!(supersedes(claim(State::Alive, 2), claim(State::Failed, 1)));
-        assert!(supersedes(claim(State::Left, 0), claim(State::Alive, 9)));
-        assert!(!supersedes(claim(State::Alive, 9), claim(State::Left, 0)));
-    }
 
     fn profile(id: u64, name: &str) -> Profile {
         Profile {

@@ -29,6 +29,8 @@ mod seal;
 mod sketch;
 mod spread;
 mod standing;
+mod state;
+mod succession;
 mod suspicion;
 #[cfg(feature = "sim")]
 mod swim;
@@ -70,6 +72,7 @@ use route::{Cargo, Counters, Hearsay, Outgoing, PartCache};
 pub use seal::Sealing;
 use spread::Hops;
 use standing::Standing;
+use succession::Succession;
 use suspicion::Suspicions;
 #[cfg(feature = "sim")]
 use swim::Swim;
@@ -152,6 +155,7 @@ pub struct Protocol {
     joins: Joins,
     cookies: CookieJar,
     clashes: Clashes,
+    succession: Succession,
     receipts: Receipts,
     gatherings: Gatherings,
     /// Scopes in which somebody waits to hear who has the news that go out next.
@@ -264,6 +268,7 @@ impl Protocol {
             joins: Joins::default(),
             cookies: CookieJar::new(&mut rng),
             clashes: Clashes::default(),
+            succession: Succession::default(),
             receipts: Receipts::default(),
             gatherings: Gatherings::default(),
             asked_about: BTreeSet::new(),

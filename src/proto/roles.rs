@@ -11,12 +11,16 @@ use super::sketch::Sketch;
 use crate::id_map::IdMap;
 use crate::node::{Generation, NodeId, ScopeName};
 use crate::role::Role;
-use crate::wire::ScopeId;
-use crate::wire::frame::{RoleOp, Roles, Summary, Table};
+use crate::wire::frame::{RoleOp, Roles, Stamp, Summary, Table};
 use crate::wire::limits::{MAX_ROLE_SET_BYTES, MAX_ROLES_PER_NODE};
+use crate::wire::{ScopeId, print};
 
 /// Removals that a set remembers, if it does not hold more roles than that.
 const MIN_TOMBSTONES: usize = 64;
+
+/// A generation that is further ahead of what is known is not believed: who counts wrong in
+/// another's name must not use up its generations.
+const MAX_LEAP: u64 = 1 << 52;
 
 #[derive(Clone, Copy, Debug)]
 struct Mark {
@@ -34,6 +38,8 @@ pub(super) struct RoleSet {
     marks: Vec<(Role, Mark)>,
     held: usize,
     bytes: usize,
+    /// The sum of the prints of those that are held.
+    print: u64,
 }
 
 /// The difference that a change made, as the user sees it: roles, and whether they are held now, in
@@ -73,6 +79,11 @@ impl RoleSet {
         self.bytes
     }
 
+    /// What is compared of it.
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp { number: self.generation.as_u64(), print: print::fold(self.print) }
+    }
+
     /// The roles held, in order.
     pub(super) fn held(&self) -> impl Iterator<Item = &Role> {
         self.marks.iter().filter(|(_, mark)| mark.held).map(|(role, _)| role)
@@ -100,17 +111,20 @@ impl RoleSet {
                 fresh.push((role.clone(), mark));
                 false
             };
-            let len = role.as_bytes().len();
-            if mark.held && !before {
+            if mark.held == before {
+                continue;
+            }
+            let (len, print) = (role.as_bytes().len(), print::of_role(&role));
+            if mark.held {
                 self.held += 1;
                 self.bytes += len;
-            } else if !mark.held && before {
+                self.print = self.print.wrapping_add(print);
+            } else {
                 self.held -= 1;
                 self.bytes -= len;
+                self.print = self.print.wrapping_sub(print);
             }
-            if mark.held != before {
-                changes.push((role, mark.held));
-            }
+            changes.push((role, mark.held));
         }
         self.add(fresh);
         changes
@@ -260,19 +274,15 @@ impl RoleTable {
         self.sketch.summary()
     }
 
-    /// The live members in a range of ids, with their generations.
-    pub(super) fn range(
-        &self,
-        low: NodeId,
-        high: NodeId,
-    ) -> impl Iterator<Item = (NodeId, Generation)> {
+    /// The live members in a range of ids, with what is compared of their roles.
+    pub(super) fn range(&self, low: NodeId, high: NodeId) -> impl Iterator<Item = (NodeId, Stamp)> {
         let live = self.sets.range(low, high).filter(|(_, listed)| listed.live);
-        live.map(|(id, listed)| (id, listed.set.generation))
+        live.map(|(id, listed)| (id, listed.set.stamp()))
     }
 
     /// The stamp of an entry.
-    fn stamp(&self, id: NodeId) -> u64 {
-        self.sets[id].set.generation.as_u64()
+    fn stamp(&self, id: NodeId) -> Stamp {
+        self.sets[id].set.stamp()
     }
 }
 
@@ -367,7 +377,8 @@ impl RoleTables {
         if delta.from > known {
             return Merged::Gap { known };
         }
-        if !set.has_room_for(delta) {
+        let leap = delta.to.as_u64() - known.as_u64();
+        if leap > MAX_LEAP || !set.has_room_for(delta) {
             return Merged::Refused;
         }
         let difference = self.edit(delta.scope, delta.id, |set| {
@@ -398,6 +409,26 @@ impl RoleTables {
             set.prune();
             Some(Difference { changes })
         })
+    }
+
+    /// Somebody has this of this node's own roles: unless it is what they were or are, they become
+    /// newer than that, and whoever has another version takes them whole. Says whether they did.
+    pub(super) fn outdo(&mut self, scope: ScopeId, theirs: Stamp) -> bool {
+        let Some(own) = self.set(scope, self.local) else { return false };
+        let (ours, leap) = (own.stamp(), theirs.number.saturating_sub(own.generation.as_u64()));
+        let wrong = theirs.number > ours.number
+            || (theirs.number == ours.number && theirs.print != ours.print);
+        if !wrong || leap > MAX_LEAP {
+            return false;
+        }
+        let generation = Generation::from_u64(theirs.number).next();
+        self.edit(scope, self.local, |set| {
+            set.generation = generation;
+            // No delta leads here from what others have.
+            set.floor = generation;
+            set.marks.retain(|(_, mark)| mark.held);
+        });
+        true
     }
 
     /// A node's roles in a scope, to be shared.
@@ -451,7 +482,7 @@ impl RoleTables {
         let before = table.stamp(id);
         let listed = table.sets.get_mut(id).expect("callers looked the node up");
         let result = change(Arc::make_mut(&mut listed.set));
-        let after = listed.set.generation.as_u64();
+        let after = listed.set.stamp();
         if live && after != before {
             table.sketch.remove(id, before);
             table.sketch.insert(id, after);
@@ -464,12 +495,14 @@ impl RoleTables {
     pub(super) fn check(&self) {
         for table in self.tables.values() {
             let live = || table.sets.iter().filter(|(_, listed)| listed.live);
-            table.sketch.check(live().map(|(id, listed)| (id, listed.set.generation.as_u64())));
+            table.sketch.check(live().map(|(id, listed)| (id, listed.set.stamp())));
             let peers: Vec<_> = live().map(|(id, _)| id).filter(|id| *id != self.local).collect();
             assert_eq!(peers, table.peers);
             for (_, Listed { set, .. }) in table.sets.iter() {
                 assert!(set.marks.is_sorted_by(|a, b| a.0 < b.0), "each role has one mark");
                 assert_eq!(set.held().count(), set.held);
+                let prints = set.held().map(print::of_role);
+                assert_eq!(prints.fold(0, u64::wrapping_add), set.print);
                 assert!(set.floor <= set.generation);
                 assert!(set.marks.iter().all(|(_, mark)| mark.at <= set.generation));
             }

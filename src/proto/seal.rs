@@ -32,6 +32,10 @@ const MAX_PEERS: usize = MAX_NODES;
 /// A member whose datagram could not be read is told what can be, this often at most.
 const PAUSE_BETWEEN_NUDGES: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// A number that is further ahead of the last one is not believed: who has the key and seals in
+/// another run's name must not use up its numbers.
+const MAX_LEAP: u64 = 1 << 36;
+
 /// Members that are told within that time, at most.
 const MAX_NUDGED: usize = 1024;
 
@@ -285,7 +289,8 @@ impl Sealing {
         let is_ours = header.is_for(self.local);
         let peer = self.peers.get(header.from);
         let is_taken = peer.is_some_and(|peer| !peer.window.is_free(seal.counter));
-        if seal.counter == 0 || is_ours && is_taken {
+        let most = peer.map_or(MAX_COUNTER / 2, |peer| peer.window.highest + MAX_LEAP);
+        if seal.counter == 0 || is_ours && (is_taken || seal.counter > most) {
             return Err(DecodeError::Replay);
         }
         let mut error = DecodeError::WrongKey;
@@ -309,6 +314,26 @@ impl Sealing {
             self.note(now, header.from, (seal, with), fresh);
         }
         Ok(header)
+    }
+
+    /// Numbers on from what others have seen of this run, if that is higher: somebody else has
+    /// sealed in its name, and what it sends itself is taken for old.
+    pub fn number_on(&mut self, number: u64) {
+        if number > self.counter && number - self.counter <= MAX_LEAP {
+            self.counter = number;
+        }
+    }
+
+    /// The run that sealed a datagram whose number is far below the highest that has come from it,
+    /// and that one, if the run is to hear of it now.
+    pub(super) fn behind(&mut self, now: Instant, datagram: &[u8]) -> Option<(NodeId, u64)> {
+        let (header, seal) = decode_sealed_header(datagram, self.cluster).ok()?;
+        let peer = self.peers.get(header.from)?;
+        let highest = peer.window.highest;
+        let key = peer.derived.as_ref().filter(|_| seal.counter + WINDOW <= highest)?;
+        let mut frames = Vec::new();
+        let genuine = open_with(&key.key, seal.counter, datagram, &mut frames);
+        (genuine && self.nudge(now, header.from)).then_some((header.from, highest))
     }
 
     /// Whether a member whose datagram could not be read is to be told so now.
@@ -526,6 +551,9 @@ mod tests {
         let mut a = sealing(1, Keyring::new(key(1)));
         a.counter = MAX_COUNTER - 1;
         let mut b = sealing(2, Keyring::new(key(1)));
+        let highest = MAX_COUNTER - MAX_LEAP;
+        let first = Seal { counter: highest, key: 0, primary: 0 };
+        b.note(Instant::ORIGIN, id(1), (first, key(1).id()), None);
         let last = datagram(&mut a, Some(id(2)), b"last");
         assert_eq!(open(&mut b, &last).unwrap(), b"last");
         let mut more = Vec::new();

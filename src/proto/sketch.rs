@@ -10,11 +10,11 @@
 use crate::node::NodeId;
 use crate::wire::cell::{Cell, low_half};
 use crate::wire::entry_hash;
-use crate::wire::frame::{Summary, Table};
+use crate::wire::frame::{Stamp, Summary, Table};
 use crate::wire::limits::MAX_SKETCH_CELLS;
 
 /// A table, whose entry it is there, and its stamp.
-pub(super) type Entry = (Table, NodeId, u64);
+pub(super) type Entry = (Table, NodeId, Stamp);
 
 /// Cells of each table that are kept up to date.
 pub(super) const STORED_CELLS: usize = 64;
@@ -80,6 +80,7 @@ struct Stored {
     id: u64,
     stamp: u64,
     check: u64,
+    print: u32,
     count: i32,
 }
 
@@ -97,21 +98,22 @@ impl Sketch {
     }
 
     /// Notes an entry that was not there.
-    pub(super) fn insert(&mut self, id: NodeId, stamp: u64) {
+    pub(super) fn insert(&mut self, id: NodeId, stamp: Stamp) {
         self.change(id, stamp, 1);
     }
 
     /// Forgets an entry that is there.
-    pub(super) fn remove(&mut self, id: NodeId, stamp: u64) {
+    pub(super) fn remove(&mut self, id: NodeId, stamp: Stamp) {
         self.change(id, stamp, -1);
     }
 
-    fn change(&mut self, id: NodeId, stamp: u64, by: i32) {
+    fn change(&mut self, id: NodeId, stamp: Stamp, by: i32) {
         let check = entry_hash(self.table, id, stamp);
         let mut walk = Walk::of(check);
         while let Some(cell) = self.cells.get_mut(walk.cell()) {
             cell.id ^= id.as_u64();
-            cell.stamp ^= stamp;
+            cell.stamp ^= stamp.number;
+            cell.print ^= stamp.print;
             cell.check ^= check;
             cell.count += by;
             walk.step();
@@ -127,7 +129,7 @@ impl Sketch {
 
     /// Adds the table's cells from number `first` on to these ones. Its entries are asked for when
     /// not all of the cells are kept.
-    pub(super) fn add_to<I: Iterator<Item = (NodeId, u64)>>(
+    pub(super) fn add_to<I: Iterator<Item = (NodeId, Stamp)>>(
         &self,
         first: usize,
         cells: &mut [Cell],
@@ -136,7 +138,8 @@ impl Sketch {
         let stored = self.cells.get(first..).unwrap_or_default();
         let (kept, rest) = cells.split_at_mut(stored.len().min(cells.len()));
         for (cell, stored) in kept.iter_mut().zip(stored) {
-            let Stored { id, stamp, check, count } = *stored;
+            let Stored { id, stamp: number, check, print, count } = *stored;
+            let stamp = Stamp { number, print };
             cell.combine(&Cell::of(self.table, (id, stamp, check), count));
         }
         if !rest.is_empty() {
@@ -146,7 +149,7 @@ impl Sketch {
 
     /// What must always hold: the sketch is of these entries.
     #[cfg(any(test, debug_assertions, feature = "sim"))]
-    pub(super) fn check(&self, entries: impl Iterator<Item = (NodeId, u64)>) {
+    pub(super) fn check(&self, entries: impl Iterator<Item = (NodeId, Stamp)>) {
         let mut fresh = Sketch::new(self.table);
         entries.for_each(|(id, stamp)| fresh.insert(id, stamp));
         assert!(self.cells == fresh.cells, "the sketch follows the table");
@@ -156,7 +159,7 @@ impl Sketch {
 /// Adds the cells from number `first` on of a table with these entries.
 fn add_cells(
     table: Table,
-    entries: impl Iterator<Item = (NodeId, u64)>,
+    entries: impl Iterator<Item = (NodeId, Stamp)>,
     first: usize,
     cells: &mut [Cell],
 ) {
@@ -296,13 +299,14 @@ impl Decoder {
             return None;
         }
         let id = NodeId::from_u64(cell.id)?;
+        let stamp = Stamp { number: cell.stamp, print: cell.print };
         let from = self.tables.partition_point(|(mark, _)| *mark < cell.scope);
         let tables = self.tables[from..].iter().take_while(|(mark, _)| *mark == cell.scope);
         tables.map(|(_, table)| *table).find_map(|table| {
-            let hash = entry_hash(table, id, cell.stamp);
+            let hash = entry_hash(table, id, stamp);
             let walk = Walk::of(hash);
             let alone = low_half(hash) == cell.check && walk.clone().meets(at);
-            alone.then_some(((table, id, cell.stamp), walk))
+            alone.then_some(((table, id, stamp), walk))
         })
     }
 

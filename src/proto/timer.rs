@@ -33,7 +33,7 @@ pub(super) enum Timer {
     Join,
     /// The dead and the seeds are tried again.
     Reconnect,
-    /// A name that two nodes claim is decided.
+    /// A name that two nodes claim is decided, or an heir to this node's has stayed silent.
     Clash,
     /// A node whose roles do not come is announced without them.
     Announce,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec;
-use super::frame::Table;
+use super::frame::{Stamp, Table};
 
 /// One coded symbol: the sum of the entries mapped to it (Yang, Gilad and Alizadeh, "Practical
 /// Rateless Set Reconciliation", SIGCOMM 2024, section 4). The cells of several tables add up to
@@ -16,9 +16,12 @@ pub struct Cell {
     /// The exclusive-or of the low halves of the scopes; zero for members.
     #[serde(with = "postcard::fixint::le")]
     pub scope: u32,
-    /// The exclusive-or of the stamps.
+    /// The exclusive-or of the stamps' numbers.
     #[serde(with = "postcard::fixint::le")]
     pub stamp: u64,
+    /// The exclusive-or of their prints.
+    #[serde(with = "postcard::fixint::le")]
+    pub print: u32,
     /// The exclusive-or of the low halves of the entries' hashes.
     #[serde(with = "postcard::fixint::le")]
     pub check: u32,
@@ -32,10 +35,11 @@ pub struct Cells(#[serde(deserialize_with = "codec::cells")] pub Vec<Cell>);
 
 impl Cell {
     /// A cell of one table: of that many entries, whose ids, stamps and hashes are combined.
-    pub(crate) fn of(table: Table, (id, stamp, check): (u64, u64, u64), count: i32) -> Cell {
+    pub(crate) fn of(table: Table, (id, stamp, check): (u64, Stamp, u64), count: i32) -> Cell {
         // An even number of times the same scope is nothing.
         let scope = if count & 1 == 0 { 0 } else { low_half(table.as_u64()) };
-        Cell { id, scope, stamp, check: low_half(check), count }
+        let Stamp { number, print } = stamp;
+        Cell { id, scope, stamp: number, print, check: low_half(check), count }
     }
 
     /// Adds the entries of another cell.
@@ -54,6 +58,7 @@ impl Cell {
         self.id ^= other.id;
         self.scope ^= other.scope;
         self.stamp ^= other.stamp;
+        self.print ^= other.print;
         self.check ^= other.check;
     }
 
@@ -74,22 +79,29 @@ mod tests {
     use crate::wire::ScopeId;
     use crate::wire::limits::MAX_CELLS_PER_FRAME;
 
-    const CELL: Cell =
-        Cell { id: 0x0807_0605_0403_0201, scope: 0xa1, stamp: 0xb2, check: 0xc3, count: -2 };
+    const CELL: Cell = Cell {
+        id: 0x0807_0605_0403_0201,
+        scope: 0xa1,
+        stamp: 0xb2,
+        print: 0xd4,
+        check: 0xc3,
+        count: -2,
+    };
 
     #[test]
-    fn a_cell_is_24_bytes_and_a_count() {
+    fn a_cell_is_28_bytes_and_a_count() {
         let mut bytes = postcard::to_stdvec(&CELL).unwrap();
         assert_eq!(bytes[..8], [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(bytes[8..12], [0xa1, 0, 0, 0]);
         assert_eq!(bytes[12..20], [0xb2, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(bytes[20..24], [0xc3, 0, 0, 0]);
-        assert_eq!(bytes[24..], [3]);
+        assert_eq!(bytes[20..24], [0xd4, 0, 0, 0]);
+        assert_eq!(bytes[24..28], [0xc3, 0, 0, 0]);
+        assert_eq!(bytes[28..], [3]);
         assert_eq!(postcard::from_bytes::<Cell>(&bytes), Ok(CELL));
         bytes.pop();
         assert!(postcard::from_bytes::<Cell>(&bytes).is_err());
         let most = Cell { count: i32::MIN, ..CELL };
-        assert_eq!(postcard::to_stdvec(&most).unwrap().len(), 29);
+        assert_eq!(postcard::to_stdvec(&most).unwrap().len(), 33);
     }
 
     #[test]
@@ -102,7 +114,10 @@ mod tests {
 
     #[test]
     fn combining_and_subtracting_undo_each_other() {
-        let other = Cell { count: i32::MIN, ..Cell::of(Table::Members, (1, 2, 3), 1) };
+        let other = Cell {
+            count: i32::MIN,
+            ..Cell::of(Table::Members, (1, Stamp { number: 2, print: 4 }, 3), 1)
+        };
         let mut cell = CELL;
         cell.combine(&other);
         cell.subtract(&other);
@@ -114,9 +129,9 @@ mod tests {
     #[test]
     fn a_scope_shows_in_cells_of_an_odd_number_of_entries() {
         let scope = ScopeId::of("s");
-        let cell = |count| Cell::of(Table::Scope(scope), (0, 0, 0), count).scope;
+        let cell = |count| Cell::of(Table::Scope(scope), (0, Stamp::default(), 0), count).scope;
         assert_eq!((cell(0), cell(2), cell(-2)), (0, 0, 0));
         assert_eq!((cell(1), cell(-1), cell(7)), (low_half(scope.as_u64()), cell(1), cell(1)));
-        assert_eq!(Cell::of(Table::Members, (0, 0, 0), 1).scope, 0);
+        assert_eq!(Cell::of(Table::Members, (0, Stamp::default(), 0), 1).scope, 0);
     }
 }

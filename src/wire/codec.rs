@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::cell::Cell;
-use super::frame::{Fixed, Frame, Membership, Object, Profile, RoleOp, Roles, Summary, Table};
+use super::frame::{
+    Fixed, Frame, Membership, Object, Profile, RoleOp, Roles, Stamp, Summary, Table,
+};
 use super::limits::{
     MAX_BUCKETS, MAX_CELLS_PER_FRAME, MAX_FETCHES_PER_FRAME, MAX_KNOWN_PER_PULL,
     MAX_ROLES_PER_NODE, MAX_SCOPES_PER_NODE, MAX_TABLES_PER_FRAME, MAX_UNHEARD_PARTS,
@@ -195,7 +197,7 @@ pub(super) fn witnesses<'de, D: Deserializer<'de>>(
     limited::<_, D, MAX_WITNESSES>(from).map(Arc::from)
 }
 
-pub(super) fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(NodeId, u64)>, D::Error> {
+pub(super) fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(NodeId, Stamp)>, D::Error> {
     limited::<_, D, MAX_KNOWN_PER_PULL>(from)
 }
 

@@ -26,6 +26,20 @@ impl Table {
     }
 }
 
+/// What two nodes compare of an entry of a table.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize,
+)]
+pub struct Stamp {
+    /// Which of two is the newer: of a member, its version and its incarnation, in the upper and
+    /// the lower half; of a node's roles in a scope, their generation.
+    pub number: u64,
+    /// Of what the entry says. Where two of one number have different ones, somebody has it wrong,
+    /// and only its owner knows who.
+    #[serde(with = "postcard::fixint::le")]
+    pub print: u32,
+}
+
 /// A table in short: equal summaries mean equal tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Summary {
@@ -86,7 +100,7 @@ pub struct Pull {
     pub high: NodeId,
     /// The stamps of all entries that the asker has in the range.
     #[serde(deserialize_with = "codec::known")]
-    pub known: Vec<(NodeId, u64)>,
+    pub known: Vec<(NodeId, Stamp)>,
 }
 
 /// The entries follow as frames of the same datagram.
@@ -123,6 +137,16 @@ pub struct Symbols {
 pub struct MoreSymbols {
     /// The number of the first one.
     pub first: u16,
+}
+
+/// Tells a node that somebody has this entry of it. When it is not what the node has itself, it
+/// makes one that is newer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Contested {
+    /// In which table.
+    pub table: Table,
+    /// What is compared of it.
+    pub stamp: Stamp,
 }
 
 /// The frames after it are what the receiver lacks, as a comparison has shown.

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::ScopeId;
 use super::codec::{self, exact, role_bytes};
 pub use super::compare::{
-    Buckets, Compare, Fixed, MoreSymbols, Page, Pull, Push, Same, Summary, Symbols, Table,
+    Buckets, Compare, Contested, Fixed, MoreSymbols, Page, Pull, Push, Same, Stamp, Summary,
+    Symbols, Table,
 };
 use crate::event::Sight;
 use crate::node::{Generation, NodeId, NodeName};
@@ -27,7 +28,22 @@ impl Incarnation {
     pub const fn next(self) -> Incarnation {
         Incarnation(self.0.saturating_add(1))
     }
+
+    /// How often the run has refuted what is final within one life: that it left, or lost its name.
+    pub const fn life(self) -> u32 {
+        self.0 >> LIFE_BITS
+    }
+
+    /// The first incarnation of the next life; the last of all when there is no other.
+    #[must_use]
+    pub const fn next_life(self) -> Incarnation {
+        let next = self.life() + 1;
+        Incarnation(if next >> (u32::BITS - LIFE_BITS) == 0 { next << LIFE_BITS } else { u32::MAX })
+    }
 }
+
+/// Refutations of failures in one life, as a power of two.
+const LIFE_BITS: u32 = 16;
 
 /// The start stamp of a run: microseconds of the wall clock, raised above that of any earlier run
 /// of the same name that the cluster remembers.
@@ -164,6 +180,10 @@ frames! {
     48 Ask,
     /// This one.
     49 Has,
+    /// Somebody has this entry of you.
+    50 Contested,
+    /// I have seen a higher number of yours: seal on from there.
+    51 Behind,
 }
 
 /// Asks the run named in the header for an [`Ack`].
@@ -366,6 +386,8 @@ pub struct Failed {
 pub struct Left {
     /// The run.
     pub id: NodeId,
+    /// In whose life it left.
+    pub incarnation: Incarnation,
 }
 
 /// The run lost its name to another.
@@ -373,6 +395,8 @@ pub struct Left {
 pub struct Replaced {
     /// The run.
     pub id: NodeId,
+    /// In whose life it lost its name.
+    pub incarnation: Incarnation,
     /// The run that has the name now.
     pub by: NodeId,
 }
@@ -538,4 +562,12 @@ pub struct Has {
     pub scope: ScopeId,
     /// The generation.
     pub generation: Generation,
+}
+
+/// Tells a run that a datagram sealed with a higher number than its last one has come in its name,
+/// so that nothing of it is taken any more: it numbers on from there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Behind {
+    /// The highest number that has come.
+    pub number: u64,
 }

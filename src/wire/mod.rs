@@ -23,6 +23,7 @@ mod codec;
 mod compare;
 pub mod frame;
 pub mod limits;
+pub(crate) mod print;
 pub mod sealed;
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ use thiserror::Error;
 
 use crate::node::NodeId;
 pub use frame::Frame;
-use frame::Table;
+use frame::{Stamp, Table};
 use limits::{MAX_DATAGRAM_BYTES, MAX_FRAMES_PER_DATAGRAM};
 
 /// The first two bytes of every datagram.
@@ -142,6 +143,8 @@ pub(crate) enum Domain {
     Digest = 6,
     /// Who is a witness of a suspicion.
     Witness = 7,
+    /// What a profile or a role says.
+    Print = 8,
 }
 
 /// SipHash-1-3 under a fixed key: the same on every platform and in every version of rolecall.
@@ -156,11 +159,12 @@ pub(crate) fn stable_hash(domain: Domain, parts: &[&[u8]]) -> u64 {
 /// The hash of one entry of a table, of which its [`Summary`](frame::Summary) is the exclusive-or.
 /// It also says in which [`Cell`](cell::Cell)s the entry is. The table is part of it, so that
 /// entries of several tables can be in one sequence of cells.
-pub(crate) fn entry_hash(table: Table, id: NodeId, stamp: u64) -> u64 {
-    let mut bytes = [0; 24];
+pub(crate) fn entry_hash(table: Table, id: NodeId, stamp: Stamp) -> u64 {
+    let mut bytes = [0; 28];
     bytes[..8].copy_from_slice(&table.as_u64().to_le_bytes());
     bytes[8..16].copy_from_slice(&id.as_u64().to_le_bytes());
-    bytes[16..].copy_from_slice(&stamp.to_le_bytes());
+    bytes[16..24].copy_from_slice(&stamp.number.to_le_bytes());
+    bytes[24..].copy_from_slice(&stamp.print.to_le_bytes());
     stable_hash(Domain::Summary, &[&bytes])
 }
 

@@ -18,10 +18,10 @@ use rolecall::proto::{LocalNode, Protocol};
 use rolecall::time::Instant;
 use rolecall::wire::cell::{Cell, Cells};
 use rolecall::wire::frame::{
-    Ack, Alive, Ask, Boot, Buckets, Compare, Delegate, Failed, Fetch, FetchPart, Fixed, Has,
-    Incarnation, Introduce, Join, JoinReply, Large, Left, Membership, MoreSymbols, Nack, Object,
-    Page, Part, Ping, PingReq, Probe, Profile, Pull, Push, Reached, Replaced, RoleOp, Roles, Same,
-    Saw, Summary, Suspect, Symbols, Table, Verdict, WrongRun,
+    Ack, Alive, Ask, Behind, Boot, Buckets, Compare, Contested, Delegate, Failed, Fetch, FetchPart,
+    Fixed, Has, Incarnation, Introduce, Join, JoinReply, Large, Left, Membership, MoreSymbols,
+    Nack, Object, Page, Part, Ping, PingReq, Probe, Profile, Pull, Push, Reached, Replaced, RoleOp,
+    Roles, Same, Saw, Stamp, Summary, Suspect, Symbols, Table, Verdict, WrongRun,
 };
 use rolecall::wire::{ClusterId, Frame, Header, ScopeId, begin, decode_frames, finish};
 use rolecall::{Config, Generation, NodeId, NodeName, Role, ScopeName, Sight};
@@ -298,7 +298,7 @@ impl Pools {
 
     pub fn pull(&self, u: &mut Unstructured<'_>) -> Pull {
         let (low, high) = (self.edge(u, id(1)), self.edge(u, id(u64::MAX)));
-        let known = (0..below(u, 6)).map(|_| (self.id(u), Self::generation(u) << below(u, 33)));
+        let known = (0..below(u, 6)).map(|_| (self.id(u), Self::stamp(u)));
         let known = known.collect();
         Pull { token: self.number(u), table: Self::table(u), low, high, known }
     }
@@ -311,6 +311,11 @@ impl Pools {
             through: self.edge(u, id(u64::MAX)),
             done: any(u),
         }
+    }
+
+    fn stamp(u: &mut Unstructured<'_>) -> Stamp {
+        let number = Self::generation(u) << below(u, 33);
+        Stamp { number, print: if one_in(u, 2) { 0 } else { any(u) } }
     }
 
     /// Mostly the end of all ids.
@@ -330,7 +335,7 @@ impl Pools {
             2 => {
                 Suspect { id: self.id(u), incarnation: Self::incarnation(u), by: self.id(u) }.into()
             }
-            3 => Left { id: self.id(u) }.into(),
+            3 => Left { id: self.id(u), incarnation: Self::incarnation(u) }.into(),
             4 | 5 => self.roles(u).into(),
             _ => self.profile(u).into(),
         }
@@ -342,6 +347,7 @@ impl Pools {
             id: if one_in(u, 4) { any(u) } else { self.id(u).as_u64() },
             scope: if one_in(u, 2) { 0 } else { Self::scope_id(u).as_u64() as u32 },
             stamp: Self::generation(u),
+            print: any(u),
             check: any(u),
             count: [0, 1, -1, 2, any(u)][below(u, 5)],
         };
@@ -357,7 +363,7 @@ impl Pools {
 
     /// A frame of any kind.
     pub fn frame(&self, u: &mut Unstructured<'_>) -> Frame {
-        match below(u, 39) {
+        match below(u, 41) {
             0 => Ping { seq: self.seq(u) }.into(),
             1 => Ack { seq: self.seq(u) }.into(),
             2 => Nack { seq: self.seq(u) }.into(),
@@ -378,8 +384,11 @@ impl Pools {
                 let witnesses = (0..below(u, 5)).map(|_| saw(u)).collect();
                 Failed { id, incarnation: Self::incarnation(u), by, witnesses }.into()
             }
-            15 => Left { id: self.id(u) }.into(),
-            16 => Replaced { id: self.id(u), by: self.id(u) }.into(),
+            15 => Left { id: self.id(u), incarnation: Self::incarnation(u) }.into(),
+            16 => {
+                let (id, by) = (self.id(u), self.id(u));
+                Replaced { id, incarnation: Self::incarnation(u), by }.into()
+            }
             17..=20 => self.roles(u).into(),
             21 => Large { object: self.object(u), version: Self::generation(u) }.into(),
             22 => {
@@ -417,10 +426,74 @@ impl Pools {
             35 => Push.into(),
             36 => Ask { scope: Self::scope_id(u) }.into(),
             37 => Saw { seq: self.seq(u), saw: Self::sight(u) }.into(),
+            38 => Contested { table: Self::table(u), stamp: Self::stamp(u) }.into(),
+            39 => Behind { number: Self::generation(u) << below(u, 48) }.into(),
             _ => {
                 let generation = Generation::from_u64(Self::generation(u));
                 Has { scope: Self::scope_id(u), generation }.into()
             }
+        }
+    }
+
+    /// What a node asks for comes, more or less as it should.
+    pub fn answers(&self, u: &mut Unstructured<'_>, asked: &Frame) -> Vec<Frame> {
+        match asked {
+            Frame::Ping(ping) => vec![Ack { seq: ping.seq }.into()],
+            Frame::Probe(probe) if one_in(u, 2) => vec![Ack { seq: probe.seq }.into()],
+            // Whoever finds that the digests differ sends symbols with its answer.
+            Frame::Probe(probe) => vec![Ack { seq: probe.seq }.into(), self.symbols(u).into()],
+            Frame::Delegate(delegate) => vec![Ack { seq: delegate.seq }.into()],
+            Frame::Symbols(symbols) => {
+                let mut answer = self.symbols(u);
+                if one_in(u, 2) {
+                    answer.your_version = symbols.own_version;
+                    answer.first = symbols.first;
+                }
+                vec![answer.into()]
+            }
+            Frame::MoreSymbols(more) => {
+                let mut answer = self.symbols(u);
+                answer.first = more.first;
+                vec![answer.into()]
+            }
+            Frame::Compare(compare) => match below(u, 4) {
+                0 => vec![Same { token: compare.token }.into()],
+                _ => vec![self.compare(u).into(), self.symbols(u).into()],
+            },
+            Frame::Pull(pull) => {
+                let done = one_in(u, 2);
+                let through = if done { pull.high } else { self.id(u) };
+                let (token, table, low) = (pull.token, pull.table, pull.low);
+                let mut page = vec![Page { token, table, low, through, done }.into()];
+                for _ in 0..below(u, 6) {
+                    let object = self.object(u);
+                    page.push(self.answer(u, object));
+                }
+                page
+            }
+            Frame::Fetch(fetch) => {
+                fetch.wants.iter().map(|(object, _)| self.answer(u, *object)).collect()
+            }
+            Frame::FetchPart(fetch) => {
+                let mut body = self.answer(u, fetch.object).to_body();
+                let total = if one_in(u, 4) { any(u) } else { u32::try_from(body.len()).unwrap() };
+                body.drain(..(fetch.offset as usize).min(body.len()));
+                body.truncate(1 + below(u, 1400));
+                let offset = if one_in(u, 8) { any(u) } else { fetch.offset };
+                let version = fetch.version.max(1);
+                vec![
+                    Part { object: fetch.object, version, total, offset, bytes: body.into() }
+                        .into(),
+                ]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn answer(&self, u: &mut Unstructured<'_>, object: Object) -> Frame {
+        match object {
+            Object::Profile(id) => Profile { id, ..self.profile(u) }.into(),
+            Object::Roles(id, scope) => Roles { id, scope, ..self.roles(u) }.into(),
         }
     }
 }

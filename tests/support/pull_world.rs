@@ -11,15 +11,13 @@ use arbitrary::Unstructured;
 use bytes::Bytes;
 use rolecall::proto::{Command, Protocol};
 use rolecall::time::Instant;
-use rolecall::wire::frame::{
-    Ack, Boot, Incarnation, Membership, Object, Page, Part, Profile, Roles, Same,
-};
+use rolecall::wire::frame::{Boot, Incarnation, Membership, Profile};
 use rolecall::wire::limits::MAX_SKETCH_CELLS;
 use rolecall::wire::{ClusterId, Frame, Header, ScopeId, begin, decode_frames, finish};
 use rolecall::{Generation, NodeName, Role, ScopeName};
 
 use super::fold::Fold;
-use super::frames::{Pools, addr, any, below, lone_node, meet, one_in};
+use super::frames::{Pools, addr, below, lone_node, meet, one_in};
 
 const MAX_STEPS: usize = 150;
 const SCOPE: &str = "default";
@@ -87,67 +85,11 @@ impl World {
             return;
         }
         let frames = match self.asked.pop_front() {
-            Some(asked) if !one_in(u, 8) => self.answers(u, &asked),
+            Some(asked) if !one_in(u, 8) => self.pools.answers(u, &asked),
             _ => vec![self.unasked(u)],
         };
         if !frames.is_empty() {
             self.tell(&frames);
-        }
-    }
-
-    /// What the node asks for comes, more or less as it should.
-    fn answers(&self, u: &mut Unstructured<'_>, asked: &Frame) -> Vec<Frame> {
-        let pools = &self.pools;
-        match asked {
-            Frame::Ping(ping) => vec![Ack { seq: ping.seq }.into()],
-            Frame::Probe(probe) if one_in(u, 2) => vec![Ack { seq: probe.seq }.into()],
-            // Whoever finds that the digests differ sends symbols with its answer.
-            Frame::Probe(probe) => vec![Ack { seq: probe.seq }.into(), pools.symbols(u).into()],
-            Frame::Delegate(delegate) => vec![Ack { seq: delegate.seq }.into()],
-            Frame::Symbols(symbols) => {
-                let mut answer = pools.symbols(u);
-                if one_in(u, 2) {
-                    answer.your_version = symbols.own_version;
-                    answer.first = symbols.first;
-                }
-                vec![answer.into()]
-            }
-            Frame::MoreSymbols(more) => {
-                let mut answer = pools.symbols(u);
-                answer.first = more.first;
-                vec![answer.into()]
-            }
-            Frame::Compare(compare) => match below(u, 4) {
-                0 => vec![Same { token: compare.token }.into()],
-                _ => vec![pools.compare(u).into(), pools.symbols(u).into()],
-            },
-            Frame::Pull(pull) => {
-                let done = one_in(u, 2);
-                let through = if done { pull.high } else { pools.id(u) };
-                let (token, table, low) = (pull.token, pull.table, pull.low);
-                let mut page = vec![Page { token, table, low, through, done }.into()];
-                for _ in 0..below(u, 6) {
-                    let object = pools.object(u);
-                    page.push(self.object(u, object));
-                }
-                page
-            }
-            Frame::Fetch(fetch) => {
-                fetch.wants.iter().map(|(object, _)| self.object(u, *object)).collect()
-            }
-            Frame::FetchPart(fetch) => {
-                let mut body = self.object(u, fetch.object).to_body();
-                let total = if one_in(u, 4) { any(u) } else { u32::try_from(body.len()).unwrap() };
-                body.drain(..(fetch.offset as usize).min(body.len()));
-                body.truncate(1 + below(u, 1400));
-                let offset = if one_in(u, 8) { any(u) } else { fetch.offset };
-                let version = fetch.version.max(1);
-                vec![
-                    Part { object: fetch.object, version, total, offset, bytes: body.into() }
-                        .into(),
-                ]
-            }
-            _ => Vec::new(),
         }
     }
 
@@ -158,13 +100,6 @@ impl World {
             3 => self.pools.pull(u).into(),
             4 => self.pools.compare(u).into(),
             _ => self.pools.frame(u),
-        }
-    }
-
-    fn object(&self, u: &mut Unstructured<'_>, object: Object) -> Frame {
-        match object {
-            Object::Profile(id) => Profile { id, ..self.pools.profile(u) }.into(),
-            Object::Roles(id, scope) => Roles { id, scope, ..self.pools.roles(u) }.into(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What must always hold, beyond what the leaf modules check of themselves.
 
 use super::super::Protocol;
-use super::super::members::State;
+use super::super::state::State;
 use crate::node::NodeId;
 
 impl Protocol {

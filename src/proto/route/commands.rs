@@ -106,10 +106,10 @@ impl Protocol {
         if let Some(difference) = self.roles.change_own(scope, roles.into_iter(), held) {
             self.news(Rumor::Roles(self.local, scope), before);
             self.show(self.local, scope, difference);
-            if self.members.peers().is_empty() {
+            if self.members.is_lone() {
                 // Nobody has seen this version of the profile: it may still say more.
                 let scopes = self.own_memberships();
-                self.members.update_local(|member| member.run_mut().scopes = scopes);
+                self.members.update_local(|member| member.change_run(|run| run.scopes = scopes));
             }
         }
     }
@@ -140,13 +140,14 @@ impl Protocol {
 
     /// Makes a new version of this node's profile and spreads it. A scope entered since the last
     /// version is pulled, after a peer in it has been told that this node is in it too.
-    fn publish_profile(&mut self) {
+    pub(super) fn publish_profile(&mut self) {
         let scopes = self.own_memberships();
         let before = self.members.local().scopes.clone();
         self.members.update_local(|member| {
-            let run = member.run_mut();
-            run.version += 1;
-            run.scopes.clone_from(&scopes);
+            member.change_run(|run| {
+                run.version += 1;
+                run.scopes.clone_from(&scopes);
+            });
         });
         self.news(Rumor::Profile(self.local), Generation::ZERO);
         if self.pulls.is_for(|purpose| purpose == Purpose::Join) {
@@ -200,7 +201,8 @@ impl Protocol {
         self.members.update_local(|member| {
             let node = &member.node;
             let (name, id, addr) = (node.node_name().clone(), node.id(), node.addr());
-            member.run_mut().node = crate::Node::new(name, id, addr, meta.clone());
+            let node = crate::Node::new(name, id, addr, meta.clone());
+            member.change_run(|run| run.node = node);
         });
         let node = self.local().clone();
         self.events.push_back(crate::Event::NodeUpdated { node });

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::super::detector::{Answered, Step, Watched, ring_from};
 use super::super::health::Sign;
-use super::super::members::{Claimed, State};
+use super::super::members::Claimed;
 use super::super::round_trips::RoundTrips;
+use super::super::state::State;
 use super::super::suspicion::{CANDIDATES, Question, Verdict, Waits, credible};
 use super::super::timer::Timer;
 use super::super::{Hint, Protocol};

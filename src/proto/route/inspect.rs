@@ -6,11 +6,12 @@ use super::super::detector::MAX_PROBES;
 use super::super::fetch::{MAX_ASSEMBLIES, MAX_WANTS};
 use super::super::gather::MAX_GATHERINGS;
 use super::super::join::MAX_CONTACTS;
-use super::super::members::{Member, State};
+use super::super::members::Member;
 use super::super::pull::{MAX_DECODINGS, MAX_SESSIONS};
 use super::super::receipt::MAX_WAITERS;
 use super::super::roles::RoleSet;
 use super::super::spread::MAX_HOPS;
+use super::super::state::State;
 use super::joining::MAX_WELCOMED;
 use super::scopes::MAX_CACHED_OBJECTS;
 use super::send::MAX_OUTGOING;
@@ -144,7 +145,8 @@ impl Protocol {
     /// The generations of the roles of all live nodes of a scope, by node.
     pub fn generations(&self, scope: ScopeId) -> impl Iterator<Item = (NodeId, Generation)> {
         let table = self.roles.table(scope).into_iter();
-        table.flat_map(|table| table.range(NodeId::MIN, NodeId::MAX))
+        let entries = table.flat_map(|table| table.range(NodeId::MIN, NodeId::MAX));
+        entries.map(|(id, stamp)| (id, Generation::from_u64(stamp.number)))
     }
 
     /// The generation of what is known of a node's roles in a scope, living or dead; `None` when

@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 
 use super::super::clash::{Claimant, Standing};
-use super::super::members::State;
 use super::super::piggyback::Rumor;
 use super::super::pull::{Purpose, Range};
+use super::super::state::State;
 use super::super::{Outcome, Phase, Protocol};
 use super::Origin;
 use super::receive::UNASKED;
@@ -201,6 +201,10 @@ impl Protocol {
             }
             Verdict::NameTaken { holder } => {
                 self.joins.finish(origin.addr, true);
+                self.hear_heir(origin);
+                if self.phase == Phase::Stopped {
+                    return;
+                }
                 if self.phase != Phase::Synced || self.members.peers().is_empty() {
                     self.outcomes.push_back(Outcome::NameTaken { holder, stopped: false });
                 }
@@ -236,9 +240,10 @@ impl Protocol {
     fn raise_boot(&mut self, above: Boot) {
         let boot = Boot(above.0.saturating_add(1));
         self.members.update_local(|member| {
-            let run = member.run_mut();
-            run.boot = run.boot.max(boot);
-            run.version += 1;
+            member.change_run(|run| {
+                run.boot = run.boot.max(boot);
+                run.version += 1;
+            });
         });
     }
 

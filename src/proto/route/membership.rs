@@ -6,29 +6,24 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::super::Protocol;
-use super::super::fetch::Source;
-use super::super::health::Sign;
-use super::super::members::{Claimed, Member, Profiled, Run, State};
+use super::super::members::{Claimed, Member, Profiled, Run};
 use super::super::piggyback::Rumor;
 use super::super::pull::Purpose;
-use super::super::roles::{RoleSet, RoleTable};
+use super::super::roles::RoleSet;
 use super::super::standing::PROBATION;
+use super::super::state::State;
 use super::super::suspicion::credible;
 use super::Origin;
 use crate::event::{DownReason, Event, Evidence, Sight, Witness};
 use crate::node::{Generation, Node, NodeId};
 use crate::wire::Frame;
-use crate::wire::frame::{Alive, Incarnation, Membership, Object, Ping, Profile, Push};
+use crate::wire::frame::{Contested, Incarnation, Membership, Object, Ping, Profile, Push, Table};
 
 /// About so many of those who hear that a run is alive after all compare themselves with it.
 const RISE_COMPARISONS: usize = 3;
 
 /// A death that others tell of waits for this share of the probe interval.
 const DEATH_SHARE: u32 = 50;
-
-/// A set of roles of no more bytes is told whole to those who may have missed some of it: that
-/// costs less than to have them ask.
-const SMALL_SET_BYTES: usize = 256;
 
 /// What somebody claims of a run.
 #[derive(Clone, Debug)]
@@ -60,7 +55,17 @@ impl Protocol {
     /// Somebody tells of a run.
     pub(super) fn hear_profile(&mut self, origin: Origin, profile: &Profile) {
         if profile.id == self.local {
+            return self.hear_own_profile(profile);
+        }
+        if !self.members.can_follow(profile.id, profile.version, profile.incarnation) {
+            self.counters.plain.dropped.refused += 1;
             return;
+        }
+        if self.find_heir(profile) {
+            return;
+        }
+        if self.members.is_misnamed(profile) {
+            self.expel(profile.id);
         }
         if self.members.find(profile.id).is_none() {
             if !self.is_proven(origin) {
@@ -171,6 +176,13 @@ impl Protocol {
         for id in self.risen.due(self.now) {
             self.risen.clear(id);
         }
+        let version = self.members.find(id).map_or(0, |member| member.version);
+        let believable = self.members.can_follow(id, version, claim.incarnation)
+            && !self.is_contradicted(id, &claim);
+        if !believable {
+            self.counters.plain.dropped.refused += 1;
+            return;
+        }
         let Some(claim) = self.weigh(origin, id, claim) else { return self.doubt(id) };
         let waits = claim.state == State::Failed
             && self.rules.classic.is_none()
@@ -182,6 +194,13 @@ impl Protocol {
         self.take_claim(origin, id, claim);
     }
 
+    /// Whether a run is said to have lost its name to one that is known by another name.
+    fn is_contradicted(&self, id: NodeId, claim: &Claim) -> bool {
+        let heir = claim.by.filter(|_| claim.state == State::Replaced);
+        let names = heir.and_then(|heir| Some((self.members.find(id)?, self.members.find(heir)?)));
+        names.is_some_and(|(loser, heir)| loser.node.name() != heir.node.name())
+    }
+
     /// Deaths that have waited for others to go with them.
     pub(super) fn bury_the_dead(&mut self) {
         for (id, Hearsay(origin, claim)) in self.deaths.take_due(self.now) {
@@ -191,13 +210,19 @@ impl Protocol {
 
     fn take_claim(&mut self, origin: Origin, id: NodeId, claim: Claim) {
         if self.name_stands_against(id, claim.about()) {
+            // The name may be none of its own.
+            if origin.id == id
+                && let Some(stamp) = self.members.find(id).map(Member::stamp)
+            {
+                self.send(origin.addr, Some(id), Contested { table: Table::Members, stamp });
+            }
             return;
         }
         let by = claim.by;
         match self.members.apply_claim(self.now, id, claim.about(), by) {
             Claimed::Unknown => {
                 if claim.state.is_live() && origin.member {
-                    let source = Source { id: origin.id, addr: origin.addr };
+                    let source = origin.as_source();
                     self.fetch(Object::Profile(id), 1, source);
                 }
             }
@@ -208,7 +233,7 @@ impl Protocol {
                 if let Some(heir) = by.filter(|_| to == State::Replaced && origin.member)
                     && self.members.find(heir).is_none()
                 {
-                    let source = Source { id: origin.id, addr: origin.addr };
+                    let source = origin.as_source();
                     self.fetch(Object::Profile(heir), 1, source);
                 }
             }
@@ -310,7 +335,7 @@ impl Protocol {
         match (from.is_live(), to.is_live()) {
             (true, true) if to == State::Alive => {
                 tracing::debug!(node = %id, "refuted");
-                self.detector.reached(id);
+                self.detector.refuted(self.now, id);
                 self.suspicions.remove(id);
                 #[cfg(feature = "sim")]
                 drop(self.swim.accusations.remove(id));
@@ -385,26 +410,6 @@ impl Protocol {
         }
     }
 
-    /// This node was held dead. Others may have missed what it changed meanwhile: they hear its
-    /// roles, or, where these are many, which generation they have reached, and fetch what they
-    /// lack. It may have missed what they changed: it compares itself with somebody.
-    fn return_to_life(&mut self, origin: Origin) {
-        let own = |(scope, table): (_, &RoleTable)| {
-            let set = table.set(self.local);
-            let small = set.is_some_and(|set| set.bytes() <= SMALL_SET_BYTES);
-            (scope, if small { Generation::ZERO } else { self.roles.own_generation(scope) })
-        };
-        let reached: Vec<_> = self.roles.scopes().map(own).collect();
-        for (scope, from) in reached {
-            self.news(Rumor::Roles(self.local, scope), from);
-        }
-        if self.rules.digests {
-            self.compare_soon();
-        } else if self.members.live(origin.id).is_some() && !self.pulls.is_with(origin.id) {
-            self.begin_compare(origin.id, Purpose::Repair { again: false });
-        }
-    }
-
     /// A run is dead.
     fn fall(&mut self, id: NodeId, to: State) {
         self.forget_probes(id);
@@ -470,51 +475,21 @@ impl Protocol {
         }
     }
 
-    /// Somebody claims something of this node: that it has failed is refuted (SWIM, section 4.2),
-    /// directly to who said so, and to all.
-    fn defend(&mut self, origin: Origin, claim: &Claim) {
-        let by = claim.by;
-        match claim.state {
-            State::Suspect | State::Failed => {
-                let doubted = claim.incarnation;
-                let own = self.members.local().incarnation;
-                if doubted >= own && !self.may_return() {
-                    return;
-                }
-                if doubted >= own {
-                    let incarnation = doubted.next();
-                    self.members.update_local(|member| member.incarnation = incarnation);
-                    self.health.saw(Sign::Refuted);
-                    self.counters.plain.refutations += 1;
-                    self.news(Rumor::State(self.local), Generation::ZERO);
-                    tracing::debug!(by = ?by, "refuted a suspicion of this node");
-                    if claim.state == State::Failed && self.rules.repair_on_rise {
-                        self.return_to_life(origin);
-                    }
-                }
-                if !self.rules.direct_refutation {
-                    return;
-                }
-                let incarnation = self.members.local().incarnation;
-                self.send(origin.addr, Some(origin.id), Alive { id: self.local, incarnation });
-            }
-            State::Replaced => {
-                if let Some(by) = by {
-                    self.lose_name(by);
-                }
-            }
-            State::Alive | State::Left => {}
+    /// A run was known under a name that is not its own: it is as if it had never been known.
+    fn expel(&mut self, id: NodeId) {
+        if self.members.live(id).is_some() {
+            self.fall(id, State::Failed);
         }
+        self.members.forget(id);
+        self.forget_in_scopes(id);
     }
 
-    /// Whether this run may say that it lives, or has been declared down too often lately.
-    fn may_return(&mut self) -> bool {
-        let before = self.standing.is_out(self.now);
-        let may = self.standing.may_return(self.now, self.config.probe_interval);
-        if !may && !before {
-            tracing::warn!("declared down again: this node stays out until its links are steady");
+    /// Forgets a run's roles in all scopes.
+    pub(super) fn forget_in_scopes(&mut self, id: NodeId) {
+        let scopes: Vec<_> = self.roles.scopes().map(|(scope, _)| scope).collect();
+        for scope in scopes {
+            drop(self.roles.forget(scope, id));
         }
-        may || self.rules.classic.is_some()
     }
 
     /// Tries whether a failed run is there after all. It hears that it is held dead, and refutes

@@ -13,6 +13,7 @@ mod detect;
 #[cfg(feature = "sim")]
 mod inspect;
 mod joining;
+mod last_word;
 mod membership;
 mod names;
 mod receive;
@@ -27,6 +28,7 @@ mod timeouts;
 
 use std::net::SocketAddr;
 
+use super::fetch::Source;
 use super::pull::Purpose;
 use crate::node::NodeId;
 
@@ -56,6 +58,15 @@ struct Origin {
 }
 
 impl Origin {
+    /// A run that is no member, as far as is known.
+    fn of(id: NodeId, addr: SocketAddr) -> Origin {
+        Origin { id, addr, member: false, pulled: None, spread: false }
+    }
+
+    fn as_source(&self) -> Source {
+        Source { id: self.id, addr: self.addr }
+    }
+
     /// Whether what comes from here is news to others too: the first pull, and the first of a
     /// scope, bring only what everybody else knows.
     fn is_news(&self) -> bool {

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use super::super::clash::{Claimant, Decision, Standing};
-use super::super::members::{Claimed, Member, Profiled, State, supersedes};
+use super::super::members::{Claimed, Member, Profiled};
 use super::super::piggyback::Rumor;
-use super::super::{Outcome, Phase, Protocol};
+use super::super::state::{State, supersedes};
+use super::super::{Phase, Protocol};
 use super::Origin;
 use crate::event::Event;
 use crate::node::{NodeId, NodeName};
@@ -62,7 +63,7 @@ impl Protocol {
     /// have a dispute. It may be that the other is an echo, and this one was only cut off.
     pub(super) fn name_stands_against(&mut self, id: NodeId, claim: (State, Incarnation)) -> bool {
         let Some(member) = self.members.find(id) else { return false };
-        let rises = member.state == State::Failed
+        let rises = !member.state.is_live()
             && claim.0.is_live()
             && supersedes(claim, (member.state, member.incarnation));
         let Some(holder) = self.members.holder(member.node.name()).filter(|_| rises) else {
@@ -90,7 +91,7 @@ impl Protocol {
             return;
         }
         if matches!(self.members.apply_profile(profile), Profiled::New) {
-            let claim = (State::Replaced, Incarnation(0));
+            let claim = (State::Replaced, profile.incarnation);
             let claimed = self.members.apply_claim(self.now, profile.id, claim, Some(by));
             debug_assert!(matches!(claimed, Claimed::Changed { .. }), "it was alive just now");
             self.tell(Rumor::State(profile.id), None);
@@ -133,27 +134,13 @@ impl Protocol {
 
     /// A run has lost its name to another.
     pub(super) fn replace(&mut self, id: NodeId, by: NodeId) {
-        if id == self.local {
-            return self.lose_name(by);
-        }
-        let claim = (State::Replaced, Incarnation(0));
+        let incarnation = self.members.find(id).map_or(Incarnation(0), |it| it.incarnation);
+        let claim = (State::Replaced, incarnation);
         if let Claimed::Changed { from, to } =
             self.members.apply_claim(self.now, id, claim, Some(by))
         {
             self.state_changed(None, (id, by), (from, to));
         }
-    }
-
-    /// The name of this node is another's now. A service that goes on under it would be seen by
-    /// nobody: it stops, and says so.
-    pub(super) fn lose_name(&mut self, by: NodeId) {
-        let local = self.members.local().node.clone();
-        let holder = self.addr_of(by).unwrap_or(local.addr());
-        let name = local.node_name().clone();
-        tracing::error!(name = %name, holder = %holder, "another live node has this node's name");
-        self.events.push_back(Event::NameConflict { name, other: holder });
-        self.outcomes.push_back(Outcome::NameTaken { holder, stopped: true });
-        self.phase = Phase::Stopped;
     }
 
     /// Asks those who claim one name whether they live.
@@ -196,21 +183,18 @@ impl Protocol {
             }
             return;
         }
+        if listed.id == self.local {
+            return self.yield_to(challenger.id, challenger.addr);
+        }
         if decision.challenger_lives {
             self.welcome(challenger.id, challenger.addr);
             self.replace(listed.id, challenger.id);
-        }
-        if self.phase == Phase::Stopped {
-            return;
         }
         let state = self.members.find(challenger.id).map(|member| member.state);
         match (state, profile) {
             (None, Some(profile)) => {
                 let (id, addr) = (challenger.id, challenger.addr);
-                self.admit(
-                    Origin { id, addr, member: false, pulled: None, spread: false },
-                    &profile,
-                );
+                self.admit(Origin::of(id, addr), &profile);
             }
             // It learns that it is held dead, and refutes that.
             (Some(State::Failed), _) => self.knock(challenger.id),

@@ -3,14 +3,14 @@
 
 use std::net::SocketAddr;
 
-use super::super::members::State;
 use super::super::pull::Purpose;
+use super::super::state::State;
 use super::super::{Phase, Protocol};
 use super::Origin;
 use super::membership::Claim;
 use super::send::SMALL;
 use crate::node::NodeId;
-use crate::wire::frame::{Ack, Incarnation, Introduce, Ping, WrongRun};
+use crate::wire::frame::{Ack, Behind, Introduce, Ping, WrongRun};
 use crate::wire::{DecodeError, Frame, ReceivedHeader, decode_cargo, decode_frames, decode_header};
 
 /// The number of what answers nothing, or is not waited for.
@@ -33,8 +33,10 @@ impl Protocol {
             Ok(_) => {}
             Err(error) => {
                 self.counters.refused(error);
-                if error == DecodeError::WrongKey {
-                    self.nudge(from);
+                match error {
+                    DecodeError::WrongKey => self.nudge(from),
+                    DecodeError::Replay => self.tell_behind(datagram),
+                    _ => {}
                 }
             }
         }
@@ -64,6 +66,24 @@ impl Protocol {
         let Some(member) = self.members.peer_at(from) else { return };
         if self.sealing.as_mut().is_some_and(|sealing| sealing.nudge(self.now, member)) {
             self.give_sign(member);
+        }
+    }
+
+    /// A datagram is too old to be believed. Its run may have numbered on from where it is; or
+    /// somebody with the key has sealed in its name, and all that it sends now seems old.
+    fn tell_behind(&mut self, datagram: &[u8]) {
+        let Some(sealing) = &mut self.sealing else { return };
+        if let Some((run, number)) = sealing.behind(self.now, datagram)
+            && self.members.live(run).is_some()
+        {
+            self.send_to(run, Behind { number });
+        }
+    }
+
+    /// A member says that higher numbers than this run's have come in its name.
+    fn number_on(&mut self, behind: Behind) {
+        if let Some(sealing) = &mut self.sealing {
+            sealing.number_on(behind.number);
         }
     }
 
@@ -153,7 +173,11 @@ impl Protocol {
             | Frame::Replaced(_)
             | Frame::Roles(_) => self.receive_rumor(*origin, frame),
             Frame::Reached(reached) if origin.member => self.gatherings.handle_report(reached),
-            Frame::Reached(_) => self.counters.plain.dropped.stranger += 1,
+            Frame::Contested(it) if origin.member => self.outdo(it.table, it.stamp),
+            Frame::Behind(behind) if origin.member => self.number_on(*behind),
+            Frame::Contested(_) | Frame::Behind(_) | Frame::Reached(_) => {
+                self.counters.plain.dropped.stranger += 1
+            }
             Frame::Delegate(delegate) => self.receive_delegate(*origin, delegate),
             Frame::Large(large) => self.receive_large(*origin, *large),
             Frame::Part(part) => self.receive_part(*origin, part),
@@ -193,7 +217,6 @@ impl Protocol {
                 protocol.counters.plain.dropped.stranger += 1;
             }
         };
-        let never = Incarnation(0);
         match frame {
             Frame::Alive(it) => {
                 hear(self, it.id, Claim::new(State::Alive, it.incarnation, None));
@@ -205,9 +228,11 @@ impl Protocol {
                 let claim = Claim::new(State::Failed, it.incarnation, Some(it.by));
                 hear(self, it.id, Claim { witnesses: it.witnesses.clone(), ..claim });
             }
-            Frame::Left(it) => hear(self, it.id, Claim::new(State::Left, never, None)),
+            Frame::Left(it) => {
+                hear(self, it.id, Claim::new(State::Left, it.incarnation, None));
+            }
             Frame::Replaced(it) => {
-                hear(self, it.id, Claim::new(State::Replaced, never, Some(it.by)));
+                hear(self, it.id, Claim::new(State::Replaced, it.incarnation, Some(it.by)));
             }
             Frame::Roles(roles) if known => self.hear_roles(origin, roles),
             _ => self.counters.plain.dropped.stranger += 1,
@@ -238,10 +263,10 @@ impl Protocol {
     }
 
     /// Anybody may ask whether this node is there. Whoever it does not know is asked in turn who
-    /// it is; whoever has lost its name hears of that instead.
+    /// it is; whoever has left, or lost its name, hears of that instead.
     fn receive_ping(&mut self, origin: Origin, seq: u16, digest: Option<u16>) {
         let known = self.members.find(origin.id);
-        if known.is_some_and(|member| member.state == State::Replaced) {
+        if known.is_some_and(|member| member.state.is_final()) {
             if let Some(frame) = self.claim_frame(origin.id) {
                 self.send(origin.addr, Some(origin.id), frame);
             }

@@ -17,11 +17,11 @@ use std::hash::Hasher;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 
-use super::super::fetch::Source;
-use super::super::members::State;
+use super::super::members::Member;
 use super::super::pull::Purpose;
 use super::super::pull::Range;
 use super::super::sketch::{Decoded, Entry, Progress};
+use super::super::state::State;
 use super::super::timer::Timer;
 use super::super::{Phase, Protocol};
 use super::Origin;
@@ -29,7 +29,9 @@ use super::send::append_object;
 use crate::node::{Generation, NodeId};
 use crate::time::Instant;
 use crate::wire::cell::{Cell, Cells};
-use crate::wire::frame::{Alive, Incarnation, MoreSymbols, Object, Probe, Push, Symbols, Table};
+use crate::wire::frame::{
+    Alive, Contested, Incarnation, MoreSymbols, Object, Probe, Push, Stamp, Symbols, Table,
+};
 use crate::wire::limits::{MAX_CELLS_PER_FRAME, MAX_SKETCH_CELLS};
 use crate::wire::{Domain, Frame, ScopeId, StableHasher};
 
@@ -39,7 +41,7 @@ const FIRST_CELLS: usize = 12;
 
 /// Bytes of a frame of symbols around its cells, and of a cell, at most.
 const SYMBOLS_FRAME_BYTES: usize = 24;
-const CELL_BYTES: usize = 29;
+const CELL_BYTES: usize = 33;
 
 /// Entries by which counts may differ before a sketch is not worth trying.
 const MAX_COUNT_DIFFERENCE: u32 = 100;
@@ -120,15 +122,19 @@ impl Protocol {
         (seq, theirs): (u16, u16),
         payload: &mut Vec<u8>,
     ) {
-        let at_home = self.addr_of(origin.id) == Some(origin.addr);
-        if origin.member
-            && at_home
-            && self.digest_with(origin.id, seq).is_some_and(|it| it != theirs)
-        {
-            let room = self.payload_room() - payload.len();
-            if let Some(symbols) = self.symbols(origin.id, 0, FIRST_CELLS, room) {
-                Frame::from(symbols).encode(payload);
-            }
+        let Some(member) = self.members.live(origin.id) else { return };
+        if self.digest_with(origin.id, seq).is_none_or(|ours| ours == theirs) {
+            return;
+        }
+        if member.node.addr() != origin.addr {
+            // It may be that others have told where it is.
+            let (table, stamp) = (Table::Members, member.stamp());
+            Frame::from(Contested { table, stamp }).encode(payload);
+            return;
+        }
+        let room = self.payload_room() - payload.len();
+        if let Some(symbols) = self.symbols(origin.id, 0, FIRST_CELLS, room) {
+            Frame::from(symbols).encode(payload);
         }
     }
 
@@ -219,8 +225,19 @@ impl Protocol {
     /// Two nodes that know different profiles of each other may not agree on which scopes they
     /// share. That comes first; the next probe finds what else there is.
     fn exchange_profiles(&mut self, origin: Origin, symbols: &Symbols, (known, own): (u32, u32)) {
+        if symbols.your_version > own {
+            let number = u64::from(symbols.your_version) << 32;
+            self.outdo(Table::Members, Stamp { number, print: 0 });
+        }
+        if known > symbols.own_version {
+            let table = Table::Members;
+            let stamp = self.members.live(origin.id).map(Member::stamp);
+            if let Some(stamp) = stamp {
+                self.send_to(origin.id, Contested { table, stamp });
+            }
+        }
         if known < symbols.own_version {
-            let source = Source { id: origin.id, addr: origin.addr };
+            let source = origin.as_source();
             let object = Object::Profile(origin.id);
             self.fetch(object, u64::from(symbols.own_version), source);
         }
@@ -240,7 +257,7 @@ impl Protocol {
         if many {
             self.compare_soon();
         }
-        let mut stamps: BTreeMap<(Table, NodeId), (Option<u64>, Option<u64>)> = BTreeMap::new();
+        let mut stamps: BTreeMap<(Table, NodeId), (Option<Stamp>, Option<Stamp>)> = BTreeMap::new();
         for (table, id, stamp) in &difference.ours {
             stamps.entry((*table, *id)).or_default().0 = Some(*stamp);
         }
@@ -250,6 +267,12 @@ impl Protocol {
         let mut missing = Missing::default();
         // Members come first: their roles mean nothing to who does not know them.
         for ((table, id), (ours, theirs)) in stamps {
+            if let (Some(ours), Some(theirs)) = (ours, theirs)
+                && self.is_contested((table, id), [ours, theirs])
+            {
+                self.contest((table, id), [ours, theirs]);
+                continue;
+            }
             match table {
                 Table::Members => {
                     self.reconcile_member(id, (ours, theirs), &mut missing);
@@ -259,7 +282,7 @@ impl Protocol {
                 }
             }
         }
-        let source = Source { id: origin.id, addr: origin.addr };
+        let source = origin.as_source();
         let mut payload = Vec::new();
         if many {
             // Nobody has told this node of them, and nobody will.
@@ -276,7 +299,7 @@ impl Protocol {
     fn reconcile_member(
         &mut self,
         id: NodeId,
-        (ours, theirs): (Option<u64>, Option<u64>),
+        (ours, theirs): (Option<Stamp>, Option<Stamp>),
         missing: &mut Missing,
     ) {
         let object = Object::Profile(id);
@@ -316,16 +339,18 @@ impl Protocol {
     fn reconcile_roles(
         &mut self,
         (id, scope): (NodeId, ScopeId),
-        (ours, theirs): (Option<u64>, Option<u64>),
+        (ours, theirs): (Option<Stamp>, Option<Stamp>),
         missing: &mut Missing,
     ) {
         let object = Object::Roles(id, scope);
         match (ours, theirs) {
-            (Some(ours), Some(theirs)) if ours < theirs => missing.here.push((object, theirs)),
+            (Some(ours), Some(theirs)) if ours < theirs => {
+                missing.here.push((object, theirs.number));
+            }
             // Who is not known to be in the scope here comes with its profile, and with it these.
             (None, _) => {}
             (Some(_), theirs) => {
-                let from = Generation::from_u64(theirs.unwrap_or(0));
+                let from = Generation::from_u64(theirs.map_or(0, |theirs| theirs.number));
                 let delta = self.roles.delta(scope, id, from);
                 missing.there.extend(delta.map(|delta| (object, delta.into())));
             }
@@ -366,7 +391,7 @@ impl Protocol {
 }
 
 /// Version and incarnation of a member's stamp.
-pub(super) fn parts_of(stamp: u64) -> (u32, Incarnation) {
+pub(super) fn parts_of(stamp: Stamp) -> (u32, Incarnation) {
     let half = |bits: u64| u32::try_from(bits & 0xffff_ffff).expect("32 bits are left");
-    (half(stamp >> 32), Incarnation(half(stamp)))
+    (half(stamp.number >> 32), Incarnation(half(stamp.number)))
 }

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::super::members::{Member, State, supersedes};
+use super::super::members::Member;
 use super::super::pull::{Ask, Purpose, Range, bucket_of, bucket_range};
+use super::super::state::{State, supersedes};
 use super::super::{Phase, Protocol};
 use super::Origin;
 use super::reconcile::parts_of;
 use super::send::append_object;
 use crate::node::{Generation, NodeId};
 use crate::wire::frame::{
-    Alive, Buckets, Compare, Fixed, Large, Object, Page, Pull, Same, Summary, Table,
+    Alive, Buckets, Compare, Fixed, Large, Object, Page, Pull, Same, Stamp, Summary, Table,
 };
 use crate::wire::limits::{MAX_BUCKETS, MAX_KNOWN_PER_PULL, MAX_TABLES_PER_FRAME};
 use crate::wire::{Frame, ScopeId, entry_hash};
@@ -23,7 +24,7 @@ const PAGE_FRAME_BYTES: usize = 48;
 
 /// Bytes of a pull's frame without the entries it names, and of each of them, at most.
 const PULL_FRAME_BYTES: usize = 48;
-const PULL_ENTRY_BYTES: usize = 18;
+const PULL_ENTRY_BYTES: usize = 22;
 
 impl Protocol {
     /// The periodic comparison with a random peer.
@@ -135,7 +136,7 @@ impl Protocol {
     }
 
     /// The live entries of a range of a table, with their stamps.
-    pub(super) fn entries(&self, range: Range) -> Vec<(NodeId, u64)> {
+    pub(super) fn entries(&self, range: Range) -> Vec<(NodeId, Stamp)> {
         match range.table {
             Table::Members => {
                 let live = self.members.range(range.low, range.high);
@@ -145,8 +146,17 @@ impl Protocol {
             Table::Scope(scope) => {
                 let table = self.roles.table(scope);
                 let sets = table.into_iter().flat_map(|table| table.range(range.low, range.high));
-                sets.map(|(id, generation)| (id, generation.as_u64())).collect()
+                sets.collect()
             }
+        }
+    }
+
+    /// The stamp of a live entry.
+    fn stamp(&self, (table, id): (Table, NodeId)) -> Option<Stamp> {
+        let live = self.members.live(id)?;
+        match table {
+            Table::Members => Some(live.stamp()),
+            Table::Scope(scope) => Some(self.roles.set(scope, id)?.stamp()),
         }
     }
 
@@ -225,7 +235,14 @@ impl Protocol {
             self.counters.plain.dropped.refused += 1;
             return;
         }
-        let known: BTreeMap<NodeId, u64> = pull.known.iter().copied().collect();
+        let known: BTreeMap<NodeId, Stamp> = pull.known.iter().copied().collect();
+        for (id, theirs) in &known {
+            if let Some(ours) = self.stamp((pull.table, *id))
+                && self.is_contested((pull.table, *id), [ours, *theirs])
+            {
+                self.contest((pull.table, *id), [ours, *theirs]);
+            }
+        }
         let room = self.payload_room() - PAGE_FRAME_BYTES;
         let mut entries = Vec::new();
         let stopped_at = match pull.table {
@@ -250,7 +267,7 @@ impl Protocol {
     fn fill_members_page(
         &self,
         pull: &Pull,
-        known: &BTreeMap<NodeId, u64>,
+        known: &BTreeMap<NodeId, Stamp>,
         room: usize,
         page: &mut Vec<u8>,
     ) -> Option<NodeId> {
@@ -282,21 +299,20 @@ impl Protocol {
         &self,
         scope: ScopeId,
         pull: &Pull,
-        known: &BTreeMap<NodeId, u64>,
+        known: &BTreeMap<NodeId, Stamp>,
         room: usize,
         page: &mut Vec<u8>,
     ) -> Option<NodeId> {
         let table = self.roles.table(scope)?;
-        for (id, generation) in table.range(pull.low, pull.high) {
-            let from = known.get(&id).copied().unwrap_or(0);
-            if generation.as_u64() <= from {
+        for (id, Stamp { number: generation, .. }) in table.range(pull.low, pull.high) {
+            let from = known.get(&id).map_or(0, |known| known.number);
+            if generation <= from {
                 continue;
             }
             let object = Object::Roles(id, scope);
             let large = from == 0 && table.set(id).is_some_and(|set| set.bytes() > room);
             let fitted = if large {
-                Frame::from(Large { object, version: generation.as_u64() })
-                    .encode_within(room, page)
+                Frame::from(Large { object, version: generation }).encode_within(room, page)
             } else {
                 let delta = self.roles.delta(scope, id, Generation::from_u64(from))?;
                 append_object(&delta.into(), object, (room, room), page)
@@ -323,7 +339,7 @@ enum News {
     Dead,
 }
 
-fn member_news(member: &Member, known: Option<u64>) -> Option<News> {
+fn member_news(member: &Member, known: Option<Stamp>) -> Option<News> {
     let live = member.state.is_live();
     let Some(stamp) = known else { return live.then_some(News::Profile) };
     let (version, incarnation) = parts_of(stamp);

@@ -50,7 +50,7 @@ impl Protocol {
     /// Somebody tells what changed in a node's roles.
     pub(super) fn hear_roles(&mut self, origin: Origin, roles: &Roles) {
         if roles.id == self.local {
-            return;
+            return self.hear_own_roles(roles);
         }
         let object = Object::Roles(roles.id, roles.scope);
         match self.roles.merge(roles) {
@@ -86,7 +86,7 @@ impl Protocol {
         }
         let version = self.members.live(roles.id).map(|member| member.version);
         if version.is_some() || self.members.find(roles.id).is_none() {
-            let source = Source { id: origin.id, addr: origin.addr };
+            let source = origin.as_source();
             self.fetch(Object::Profile(roles.id), u64::from(version.unwrap_or(1)), source);
         }
     }
@@ -307,7 +307,7 @@ impl Protocol {
         {
             return;
         }
-        let source = Source { id: origin.id, addr: origin.addr };
+        let source = origin.as_source();
         let retry = self.request_wait();
         let wanted = (large.object, large.version);
         if self.fetches.want(self.now, retry, wanted, source) {

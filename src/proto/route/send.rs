@@ -8,9 +8,10 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::members::{Members, State};
+use super::super::members::Members;
 use super::super::piggyback::{Audience, Carriage, Ride, Rumor, transmit_limit};
 use super::super::roles::RoleTables;
+use super::super::state::State;
 use super::super::{Protocol, Transmit};
 use crate::node::{Generation, NodeId};
 use crate::wire::frame::{Alive, Failed, Large, Left, Object, Replaced, Suspect};
@@ -249,8 +250,8 @@ fn claim_frame(members: &Members, local: NodeId, id: NodeId) -> Option<Frame> {
         State::Alive => Alive { id, incarnation }.into(),
         State::Suspect => Suspect { id, incarnation, by: local }.into(),
         State::Failed => Failed { id, incarnation, by, witnesses: members.testimony(id) }.into(),
-        State::Left => Left { id }.into(),
-        State::Replaced => Replaced { id, by }.into(),
+        State::Left => Left { id, incarnation }.into(),
+        State::Replaced => Replaced { id, incarnation, by }.into(),
     })
 }
 

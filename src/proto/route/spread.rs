@@ -7,11 +7,11 @@ use bytes::Bytes;
 use rand::seq::IndexedRandom;
 
 use super::super::gather::Asker;
-use super::super::members::State;
 use super::super::piggyback::{Audience, Rumor};
 use super::super::pull::Purpose;
 use super::super::roles::RoleTable;
 use super::super::spread::{Overdue, Part};
+use super::super::state::State;
 use super::super::timer::Timer;
 use super::super::{Phase, Protocol};
 use super::Origin;
@@ -367,7 +367,8 @@ impl Protocol {
     /// Tells everybody that this node leaves, if there is budget for it.
     pub(super) fn tell_goodbye(&mut self) -> bool {
         let mut bytes = Vec::new();
-        Frame::from(Left { id: self.local }).encode(&mut bytes);
+        let incarnation = self.members.local().incarnation;
+        Frame::from(Left { id: self.local, incarnation }).encode(&mut bytes);
         // There is no rumor of it: gossip ends when this node does.
         let (audience, rumors) = (Audience::Cluster, Arc::from([]));
         let farewell = Cargo { audience, bytes: bytes.into(), rumors, patience: 0 };

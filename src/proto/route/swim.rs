@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::super::Protocol;
 use super::super::health::Sign;
-use super::super::members::{Claimed, State};
+use super::super::members::Claimed;
 use super::super::piggyback::Rumor;
 use super::super::rules::{Classic, Rules};
+use super::super::state::State;
 use super::super::swim::{Accused, Acked, Ended};
 use super::Origin;
 use super::membership::Claim;

@@ -52,6 +52,7 @@ impl Protocol {
             Timer::Clash => {
                 self.ask_claimants();
                 self.settle_silent_clashes();
+                self.settle_succession();
             }
             Timer::Announce => self.announce_overdue(),
             // These are looked after in `settle`, whatever the input was.
@@ -88,7 +89,8 @@ impl Protocol {
         timers.set(Timer::PullRetry, self.pulls.next_deadline());
         timers.set(Timer::Fetch, self.fetches.next_deadline());
         timers.set(Timer::Join, self.joins.next_deadline());
-        timers.set(Timer::Clash, self.clashes.next_deadline());
+        let names = [self.clashes.next_deadline(), self.succession.next_deadline()];
+        timers.set(Timer::Clash, names.into_iter().flatten().min());
         timers.set(Timer::Announce, self.announcing.next());
         timers.set(
             Timer::Leave,
@@ -196,10 +198,7 @@ impl Protocol {
     fn forget_the_dead(&mut self) {
         let retention = self.config.dead_retention;
         while let Some(id) = self.members.forget_one(self.now, retention) {
-            let scopes: Vec<_> = self.roles.scopes().map(|(scope, _)| scope).collect();
-            for scope in scopes {
-                drop(self.roles.forget(scope, id));
-            }
+            self.forget_in_scopes(id);
         }
     }
 

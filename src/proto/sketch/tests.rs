@@ -7,7 +7,7 @@ use crate::wire::ScopeId;
 
 /// A node's tables in a comparison.
 struct Side {
-    tables: Vec<(Sketch, Vec<(NodeId, u64)>)>,
+    tables: Vec<(Sketch, Vec<(NodeId, Stamp)>)>,
 }
 
 impl Side {
@@ -58,7 +58,8 @@ impl Pair {
 
     fn entry(&mut self) -> Entry {
         let table = self.tables[self.rng.random_range(0..self.tables.len())];
-        (table, NodeId::from_u64(self.rng.random()).unwrap(), self.rng.random_range(0..50))
+        let stamp = Stamp { number: self.rng.random_range(0..50), print: self.rng.random() };
+        (table, NodeId::from_u64(self.rng.random()).unwrap(), stamp)
     }
 
     /// Makes them differ by so many entries: nodes that only one side has, and some that both have
@@ -67,6 +68,10 @@ impl Pair {
         let mut left = count;
         while left > 0 {
             let (table, id, stamp) = self.entry();
+            // Newer, or of another content.
+            let print = stamp.print ^ 1;
+            let changed = [Stamp { number: stamp.number + 1, ..stamp }, Stamp { print, ..stamp }];
+            let changed = changed[self.rng.random_range(0..2)];
             let kind = self.rng.random_range(0..3);
             if kind == 0 || (kind == 2 && left > 1) {
                 self.ours.insert((table, id, stamp));
@@ -74,8 +79,8 @@ impl Pair {
                 left -= 1;
             }
             if kind == 1 || (kind == 2 && left > 0) {
-                self.theirs.insert((table, id, stamp + 1));
-                self.difference.theirs.push((table, id, stamp + 1));
+                self.theirs.insert((table, id, changed));
+                self.difference.theirs.push((table, id, changed));
                 left -= 1;
             }
         }
@@ -107,12 +112,13 @@ impl Pair {
     }
 }
 
-fn random_entries(seed: u64, count: usize) -> Vec<(NodeId, u64)> {
+fn random_entries(seed: u64, count: usize) -> Vec<(NodeId, Stamp)> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    (0..count).map(|_| (NodeId::from_u64(rng.random()).unwrap(), rng.random())).collect()
+    let stamp = |rng: &mut ChaCha8Rng| Stamp { number: rng.random(), print: rng.random() };
+    (0..count).map(|_| (NodeId::from_u64(rng.random()).unwrap(), stamp(&mut rng))).collect()
 }
 
-fn sketch_of(table: Table, entries: &[(NodeId, u64)]) -> Sketch {
+fn sketch_of(table: Table, entries: &[(NodeId, Stamp)]) -> Sketch {
     let mut sketch = Sketch::new(table);
     entries.iter().for_each(|(id, stamp)| sketch.insert(*id, *stamp));
     sketch
@@ -140,7 +146,8 @@ fn a_walk_meets_each_cell_as_often_as_it_should() {
     let mut met = [0_u32; MAX_SKETCH_CELLS];
     let walks = 20_000;
     for hash in 0..walks {
-        let mut walk = Walk::of(entry_hash(Table::Members, NodeId::MIN, hash));
+        let mut walk =
+            Walk::of(entry_hash(Table::Members, NodeId::MIN, Stamp { number: hash, print: 0 }));
         while let Some(met) = met.get_mut(walk.cell()) {
             *met += 1;
             walk.step();
@@ -287,7 +294,9 @@ fn scopes_are_found_by_half_of_their_ids() {
     let (low, high, other) = (scope_of(5), scope_of(1 << 40 | 5), scope_of(1 << 40));
     let mut side = Side::new(&[Table::Members, low, high, other]);
     let id = NodeId::MIN;
-    let mut ours = vec![(Table::Members, id, 1), (low, id, 1), (high, id, 2), (other, id, 3)];
+    let stamp = |number| Stamp { number, print: 0 };
+    let tables = [(Table::Members, 1), (low, 1), (high, 2), (other, 3)];
+    let mut ours = tables.map(|(table, number)| (table, id, stamp(number))).to_vec();
     ours.iter().for_each(|entry| side.insert(*entry));
     ours.sort_unstable();
     let (theirs, cells) = ([Cell::default(); 48], side.cells(0, 48));
@@ -321,7 +330,8 @@ fn hostile_cells_do_no_harm() {
         // Valid entries where they belong and where they do not, as often as it happens.
         for _ in 0..rng.random_range(0..20) {
             let table = tables[rng.random_range(0..3)];
-            let (id, stamp) = (NodeId::from_u64(rng.random_range(1..4)).unwrap(), rng.random());
+            let id = NodeId::from_u64(rng.random_range(1..4)).unwrap();
+            let stamp = Stamp { number: rng.random(), print: rng.random() };
             let check = entry_hash(table, id, stamp);
             for cell in &mut cells {
                 if rng.random_bool(0.1) {
@@ -336,8 +346,9 @@ fn hostile_cells_do_no_harm() {
                 0 => cell.count = rng.random(),
                 1 => cell.count = i32::MIN,
                 2 => {
-                    let (id, scope, stamp, check) = rng.random();
-                    *cell = Cell { id, scope, stamp, check, count: rng.random_range(-1..=1) };
+                    let (id, scope, stamp, print, check) = rng.random();
+                    let count = rng.random_range(-1..=1);
+                    *cell = Cell { id, scope, stamp, print, check, count };
                 }
                 _ => {}
             }

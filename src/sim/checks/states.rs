@@ -54,7 +54,7 @@ impl Incarnations {
 }
 
 /// Who is held failed is live again only at a higher incarnation, unless nobody else was told; who
-/// has left or was replaced never is, while it is remembered.
+/// has left or was replaced only in another life, while it is remembered.
 #[derive(Debug, Default)]
 pub struct Risen {
     rises: u64,
@@ -77,7 +77,11 @@ impl Risen {
             return Ok(());
         }
         let risen = now.incarnation > before.incarnation || before.private;
-        if before.state.is_final() || !risen || now.incarnation < before.incarnation {
+        let other_life = now.incarnation.life() > before.incarnation.life();
+        if (before.state.is_final() && !other_life)
+            || !risen
+            || now.incarnation < before.incarnation
+        {
             return Err(format!("{before:?}, then {now:?}"));
         }
         self.rises += 1;
@@ -85,9 +89,10 @@ impl Risen {
     }
 }
 
-/// What follows what: a final state follows all that are not, and replaced follows left; else a
-/// higher incarnation follows, and at the same one alive, suspect, failed, in this order. Written
-/// down here once more, so that it does not follow the protocol's own rule when that is wrong.
+/// What follows what: another life follows all; within one, a final state follows all that are not,
+/// and replaced follows left; else a higher incarnation follows, and at the same one alive, suspect,
+/// failed, in this order. Written down here once more, so that it does not follow the protocol's own
+/// rule when that is wrong.
 #[derive(Debug, Default)]
 pub struct Transitions {
     seen: u64,
@@ -113,6 +118,8 @@ impl Transitions {
         let later = now.incarnation > before.incarnation;
         let same = now.incarnation == before.incarnation;
         let legal = match (before.state, now.state) {
+            // Another life: nothing of the one before holds.
+            _ if now.incarnation.life() > before.incarnation.life() => true,
             (old, new) if old == new => later || same,
             (Left, Replaced) => same,
             (Left | Replaced, _) => false,
@@ -212,6 +219,7 @@ mod tests {
         checker.see(&seen(Failed, 1), &seen(Suspect, 1)).unwrap_err();
         checker.see(&seen(Left, 1), &seen(Alive, 9)).unwrap_err();
         checker.see(&seen(Replaced, 1), &seen(Suspect, 9)).unwrap_err();
+        checker.see(&seen(Left, 1), &seen(Alive, 1 << 16)).unwrap();
     }
 
     #[test]
