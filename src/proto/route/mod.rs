@@ -15,6 +15,7 @@ mod inspect;
 mod joining;
 mod membership;
 mod names;
+mod quotas;
 mod receive;
 mod reconcile;
 mod repair;

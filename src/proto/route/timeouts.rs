@@ -196,10 +196,7 @@ impl Protocol {
     fn forget_the_dead(&mut self) {
         let retention = self.config.dead_retention;
         while let Some(id) = self.members.forget_one(self.now, retention) {
-            let scopes: Vec<_> = self.roles.scopes().map(|(scope, _)| scope).collect();
-            for scope in scopes {
-                drop(self.roles.forget(scope, id));
-            }
+            self.forget_run(id);
         }
     }
 
