@@ -134,9 +134,10 @@ pub struct Config {
     /// most that the wire format takes).
     pub max_node_role_bytes: usize,
     /// Bytes of all roles that this node keeps, of all nodes in all its scopes. Each role counts
-    /// its encoded bytes and 64 more, which is about what it costs in memory; roles given up and
-    /// those of the dead count while they are remembered. The dead's are forgotten before anything
-    /// is refused. 65,536 to 2^40; default 1 GiB (a guess: a million roles of a thousand bytes).
+    /// its encoded bytes and 64 more for its place in the tables (a guess; the published maps,
+    /// which come on top, are in proportion); roles given up and those of the dead count while they
+    /// are remembered. The dead's are forgotten before anything is refused. 65,536 to 2^40; default
+    /// 1 GiB (a guess: a million roles of a thousand bytes).
     pub max_total_role_bytes: u64,
 }
 

@@ -10,8 +10,7 @@ use crate::wire::ScopeId;
 use crate::wire::frame::Roles;
 use crate::wire::limits::{MAX_ROLE_SET_BYTES, MAX_ROLES_PER_NODE};
 
-/// What a role counts in the total besides its bytes: its mark, and its place in the published
-/// maps.
+/// What a role counts in the total besides its bytes: its place in a set.
 const ROLE_OVERHEAD_BYTES: u64 = 64;
 
 /// What a role counts in the total.
