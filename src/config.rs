@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
+use crate::role::MAX_ROLE_BYTES;
 
 /// The protocol's tuning. Start from a preset and change what you must.
 ///
@@ -112,6 +113,32 @@ pub struct Config {
     /// Events that one subscriber may have waiting before it misses some. 16 to 16,777,216; default
     /// 65,536. Read when a subscription starts.
     pub event_capacity: usize,
+    /// Runs that this node keeps, the living and the remembered dead; past it the longest dead are
+    /// forgotten, and when all are alive no other gets in. Each costs up to 5 KiB, most of it
+    /// metadata, and 16 bytes a scope. 2 to 131,072; default 131,072 (a guess: ten times the
+    /// largest cluster that was simulated). This and the limits that follow are quotas: what
+    /// another node says past them is refused as a whole, with one
+    /// [`Event::LimitReached`](crate::Event::LimitReached), and nothing of it is kept. All nodes of
+    /// a cluster need the same: one with less does not see what the others see. Lowered at run
+    /// time, they drop nothing that is there, and only refuse growth.
+    pub max_nodes: usize,
+    /// Scopes that a node can be in. 1 to 256; default 256 (the most that the wire format takes).
+    pub max_scopes_per_node: usize,
+    /// Roles of a node in one scope. 1 to 65,536; default 65,536 (the most that the wire format
+    /// takes).
+    pub max_roles_per_node: usize,
+    /// Encoded bytes of one role. 16 to 4,096; default 4,096
+    /// ([`MAX_ROLE_BYTES`](crate::MAX_ROLE_BYTES)).
+    pub max_role_bytes: usize,
+    /// Encoded bytes of all roles of a node in one scope. 1,024 to 4,194,304; default 4 MiB (the
+    /// most that the wire format takes).
+    pub max_node_role_bytes: usize,
+    /// Bytes of all roles that this node keeps, of all nodes in all its scopes. Each role counts
+    /// its encoded bytes and 64 more for its place in the tables (a guess; the published maps,
+    /// which come on top, are in proportion); roles given up and those of the dead count while they
+    /// are remembered. The dead's are forgotten before anything is refused. 65,536 to 2^40; default
+    /// 1 GiB (a guess: a million roles of a thousand bytes).
+    pub max_total_role_bytes: u64,
 }
 
 impl Config {
@@ -144,6 +171,12 @@ impl Config {
             leave_timeout: Duration::from_secs(2),
             receive_buffer_bytes: 4 << 20,
             event_capacity: 65_536,
+            max_nodes: 131_072,
+            max_scopes_per_node: 256,
+            max_roles_per_node: 65_536,
+            max_role_bytes: MAX_ROLE_BYTES,
+            max_node_role_bytes: 4 << 20,
+            max_total_role_bytes: 1 << 30,
         }
     }
 
@@ -195,7 +228,17 @@ impl Config {
         number("tethers", self.tethers, 0..=8)?;
         duration("leave_timeout", self.leave_timeout, 10 * MS..=600 * S)?;
         number("receive_buffer_bytes", self.receive_buffer_bytes, 8 << 10..=256 << 20)?;
-        number("event_capacity", self.event_capacity, 16..=1 << 24)
+        number("event_capacity", self.event_capacity, 16..=1 << 24)?;
+        self.validate_quotas()
+    }
+
+    fn validate_quotas(&self) -> Result<(), ConfigError> {
+        number("max_nodes", self.max_nodes, 2..=131_072)?;
+        number("max_scopes_per_node", self.max_scopes_per_node, 1..=256)?;
+        number("max_roles_per_node", self.max_roles_per_node, 1..=65_536)?;
+        number("max_role_bytes", self.max_role_bytes, 16..=MAX_ROLE_BYTES)?;
+        number("max_node_role_bytes", self.max_node_role_bytes, 1 << 10..=4 << 20)?;
+        number("max_total_role_bytes", self.max_total_role_bytes, 1 << 16..=1 << 40)
     }
 }
 
@@ -255,6 +298,9 @@ mod duration_text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::limits::{
+        MAX_NODES, MAX_ROLE_SET_BYTES, MAX_ROLES_PER_NODE, MAX_SCOPES_PER_NODE,
+    };
 
     #[test]
     fn presets_are_valid_and_survive_toml() {
@@ -262,6 +308,25 @@ mod tests {
             preset.validate().unwrap();
             let text = toml::to_string(&preset).unwrap();
             assert_eq!(toml::from_str::<Config>(&text).unwrap(), preset, "{text}");
+        }
+    }
+
+    #[test]
+    fn quotas_end_where_the_wire_format_does() {
+        let most = Config::lan();
+        assert_eq!(most.max_nodes, MAX_NODES);
+        assert_eq!(most.max_scopes_per_node, MAX_SCOPES_PER_NODE);
+        assert_eq!(most.max_roles_per_node, MAX_ROLES_PER_NODE);
+        assert_eq!(most.max_node_role_bytes, MAX_ROLE_SET_BYTES);
+        for more in [
+            Config { max_nodes: MAX_NODES + 1, ..Config::lan() },
+            Config { max_scopes_per_node: MAX_SCOPES_PER_NODE + 1, ..Config::lan() },
+            Config { max_roles_per_node: MAX_ROLES_PER_NODE + 1, ..Config::lan() },
+            Config { max_role_bytes: MAX_ROLE_BYTES + 1, ..Config::lan() },
+            Config { max_node_role_bytes: MAX_ROLE_SET_BYTES + 1, ..Config::lan() },
+            Config { max_total_role_bytes: (1 << 40) + 1, ..Config::lan() },
+        ] {
+            assert!(more.validate().is_err(), "{more:?}");
         }
     }
 

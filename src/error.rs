@@ -195,7 +195,8 @@ pub enum ScopeError {
         /// The name.
         name: String,
     },
-    /// The node is in as many scopes as it can be.
+    /// The node is in as many scopes as it can be:
+    /// [`max_scopes_per_node`](crate::Config::max_scopes_per_node).
     #[error("this node is in {max} scopes, the most there can be")]
     TooMany {
         /// The limit.
@@ -217,7 +218,8 @@ pub enum ScopeError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RoleError {
-    /// The encoded role is longer than [`MAX_ROLE_BYTES`](crate::MAX_ROLE_BYTES).
+    /// The encoded role is longer than [`MAX_ROLE_BYTES`](crate::MAX_ROLE_BYTES), or than the
+    /// node's [`max_role_bytes`](crate::Config::max_role_bytes).
     #[error("a role of {len} bytes is over the limit of {max}")]
     TooLarge {
         /// Its encoded length in bytes.
@@ -245,7 +247,8 @@ pub enum RoleError {
         /// What is wrong with them.
         reason: String,
     },
-    /// The node would hold more roles in the scope than it can.
+    /// The node would hold more roles in the scope than
+    /// [`max_roles_per_node`](crate::Config::max_roles_per_node).
     #[error("this node would hold {count} roles in the scope, more than {max}")]
     TooMany {
         /// How many there would be.
@@ -253,13 +256,23 @@ pub enum RoleError {
         /// The limit.
         max: usize,
     },
-    /// The roles of the node in the scope would take more bytes than they can.
+    /// The roles of the node in the scope would take more bytes than
+    /// [`max_node_role_bytes`](crate::Config::max_node_role_bytes).
     #[error("this node's roles in the scope would take {len} bytes, more than {max}")]
     TooManyBytes {
         /// Their encoded length together, in bytes.
         len: usize,
         /// The limit in bytes.
         max: usize,
+    },
+    /// All roles that the node keeps, its own and those of others, would take more than
+    /// [`max_total_role_bytes`](crate::Config::max_total_role_bytes).
+    #[error("all roles that this node keeps would take {len} bytes, more than {max}")]
+    TotalTooLarge {
+        /// What they would take together, in bytes, as that limit counts them.
+        len: u64,
+        /// The limit in bytes.
+        max: u64,
     },
     /// The scope had to be joined first, and could not be.
     #[error(transparent)]

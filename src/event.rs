@@ -11,8 +11,8 @@ use crate::role::Role;
 
 /// Something that changed in the cluster, as this node learned it.
 ///
-/// Every event is a difference between two states that a reader could have seen, and the published
-/// maps already show it when it arrives.
+/// Every event about nodes and roles is a difference between two states that a reader could have
+/// seen, and the published maps already show it when it arrives.
 ///
 /// ```
 /// use rolecall::Event;
@@ -74,11 +74,68 @@ pub enum Event {
         /// The role.
         role: Role,
     },
+    /// Another node would have exceeded one of the limits in [`Config`](crate::Config): what it
+    /// said was refused as a whole, and what was known of it before stays. Told once, until the
+    /// same is taken in again; no reader sees a difference.
+    ///
+    /// ```
+    /// use rolecall::{Event, Limit};
+    ///
+    /// fn is_my_config(event: &Event) -> bool {
+    ///     // More nodes than this one keeps: the cluster has outgrown its configuration.
+    ///     matches!(event, Event::LimitReached { limit: Limit::MaxNodes, .. })
+    /// }
+    /// # let _ = is_my_config;
+    /// ```
+    LimitReached {
+        /// The limit.
+        limit: Limit,
+        /// The node that was refused; where it is not a member, as it introduced itself.
+        node: Node,
+        /// The scope whose roles were refused; `None` when it is not about roles.
+        scope: Option<ScopeName>,
+    },
     /// This subscriber was too slow and missed events: re-read the maps.
     Lagged {
         /// How many events it missed.
         missed: u64,
     },
+}
+
+/// A limit on what this node keeps of others, by its field in [`Config`](crate::Config).
+///
+/// ```
+/// assert_eq!(rolecall::Limit::MaxNodes.to_string(), "max_nodes");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Limit {
+    /// [`max_nodes`](crate::Config::max_nodes).
+    MaxNodes,
+    /// [`max_scopes_per_node`](crate::Config::max_scopes_per_node).
+    MaxScopesPerNode,
+    /// [`max_roles_per_node`](crate::Config::max_roles_per_node).
+    MaxRolesPerNode,
+    /// [`max_role_bytes`](crate::Config::max_role_bytes).
+    MaxRoleBytes,
+    /// [`max_node_role_bytes`](crate::Config::max_node_role_bytes).
+    MaxNodeRoleBytes,
+    /// [`max_total_role_bytes`](crate::Config::max_total_role_bytes).
+    MaxTotalRoleBytes,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Limit::MaxNodes => "max_nodes",
+            Limit::MaxScopesPerNode => "max_scopes_per_node",
+            Limit::MaxRolesPerNode => "max_roles_per_node",
+            Limit::MaxRoleBytes => "max_role_bytes",
+            Limit::MaxNodeRoleBytes => "max_node_role_bytes",
+            Limit::MaxTotalRoleBytes => "max_total_role_bytes",
+        })
+    }
 }
 
 /// Why a node is down.
@@ -233,6 +290,12 @@ pub trait EventHandler: Send + Sync + 'static {
         let _ = (name, other);
     }
 
+    /// What another node said was refused, because it would exceed a limit
+    /// ([`Event::LimitReached`]).
+    fn on_limit_reached(&self, limit: Limit, node: &Node, scope: Option<&ScopeName>) {
+        let _ = (limit, node, scope);
+    }
+
     /// The handler was so slow that `missed` events were dropped: re-read the maps.
     fn on_lagged(&self, missed: u64) {
         let _ = missed;
@@ -249,5 +312,8 @@ pub(crate) fn dispatch(handler: &dyn EventHandler, event: Event) {
         Event::Lagged { missed } => handler.on_lagged(missed),
         Event::NodeUpdated { node } => handler.on_node_updated(&node),
         Event::NameConflict { name, other } => handler.on_name_conflict(&name, other),
+        Event::LimitReached { limit, node, scope } => {
+            handler.on_limit_reached(limit, &node, scope.as_ref());
+        }
     }
 }

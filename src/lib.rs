@@ -80,7 +80,7 @@ pub use cluster::Cluster;
 pub use config::Config;
 pub use driver::hub::Events;
 pub use error::{ConfigError, JoinError, LeaveError, MetaError, RoleError, ScopeError, StartError};
-pub use event::{DownReason, Event, EventHandler, Evidence, Sight, Witness};
+pub use event::{DownReason, Event, EventHandler, Evidence, Limit, Sight, Witness};
 pub use keyring::{Key, KeyError, KeyId, Keyring, KeyringError, MAX_KEYS};
 pub use node::{
     Generation, MAX_META_BYTES, MAX_NAME_BYTES, Node, NodeId, NodeName, Nodes, ScopeName,

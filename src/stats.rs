@@ -154,8 +154,11 @@ pub struct Dropped {
     pub other_run: u64,
     /// A request that only a member may make, from somebody who is none.
     pub stranger: u64,
-    /// A claim that would exceed a limit, or contradicts itself.
+    /// A claim that contradicts itself.
     pub refused: u64,
+    /// A profile, or a node's roles in a scope, that would exceed a limit of
+    /// [`Config`](crate::Config).
+    pub over_limit: u64,
     /// Outgoing datagrams, because the queue to the socket was full, or because the limit on their
     /// size was lowered while they waited in it.
     pub send_queue_full: u64,
@@ -175,6 +178,7 @@ impl Dropped {
             + self.other_run
             + self.stranger
             + self.refused
+            + self.over_limit
             + self.send_queue_full
     }
 }

@@ -203,6 +203,8 @@ pub(super) struct Members {
     dead: BTreeSet<(Instant, NodeId)>,
     /// Of the live.
     sketch: Sketch,
+    /// How many runs there may be.
+    max: usize,
 }
 
 impl Members {
@@ -215,6 +217,7 @@ impl Members {
             graves: BTreeMap::new(),
             dead: BTreeSet::new(),
             sketch: Sketch::new(Table::Members),
+            max: MAX_NODES,
         };
         let profiled = members.apply_profile(local);
         assert!(matches!(profiled, Profiled::New), "an empty table takes its first run");
@@ -222,11 +225,21 @@ impl Members {
         members
     }
 
+    /// How many runs there may be from now on; no run is dropped for that.
+    pub(super) fn limit(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    /// Whether there is no room for another run.
+    pub(super) fn is_full(&self) -> bool {
+        self.table.len() >= self.max
+    }
+
     /// Takes in a profile; the incarnation in it counts only for a run that was not known.
     pub(super) fn apply_profile(&mut self, profile: &Profile) -> Profiled {
         let id = profile.id;
         let Some(member) = self.table.get(id) else {
-            if self.table.len() >= MAX_NODES {
+            if self.is_full() {
                 return Profiled::Full;
             }
             let run = Arc::new(Run::new(profile, node_of(profile)));
@@ -510,6 +523,11 @@ impl Members {
     pub(super) fn failed(&self) -> Vec<NodeId> {
         let dead = self.dead.iter().map(|(_, id)| *id);
         dead.filter(|id| self.table[*id].state == State::Failed).collect()
+    }
+
+    /// All dead runs, the longest dead first.
+    pub(super) fn dead(&self) -> impl Iterator<Item = NodeId> {
+        self.dead.iter().map(|(_, id)| *id)
     }
 
     pub(super) fn dead_count(&self) -> usize {

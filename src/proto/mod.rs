@@ -21,6 +21,7 @@ mod members;
 mod piggyback;
 mod pull;
 mod receipt;
+mod refusals;
 mod roles;
 mod round_trips;
 mod route;
@@ -66,6 +67,7 @@ use members::Members;
 use piggyback::Piggyback;
 use pull::{Decodings, Pulls};
 use receipt::Receipts;
+use refusals::Refusals;
 use roles::RoleTables;
 use round_trips::RoundTrips;
 use route::{Cargo, Counters, Hearsay, Outgoing, PartCache};
@@ -151,6 +153,7 @@ pub struct Protocol {
     roles: RoleTables,
     fetches: Fetches,
     pulls: Pulls,
+    refusals: Refusals,
     decoding: Decodings,
     joins: Joins,
     cookies: CookieJar,
@@ -264,6 +267,7 @@ impl Protocol {
             roles: RoleTables::new(profile.id),
             fetches: Fetches::default(),
             pulls: Pulls::default(),
+            refusals: Refusals::default(),
             decoding: Decodings::default(),
             joins: Joins::default(),
             cookies: CookieJar::new(&mut rng),
@@ -293,6 +297,7 @@ impl Protocol {
             counters: Counters::default(),
             rng,
         };
+        protocol.apply_limits();
         protocol.start_timers();
         Ok(protocol)
     }

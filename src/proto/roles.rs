@@ -4,6 +4,8 @@
 //! generation of its last change, so that whoever has the set can make the delta from any
 //! generation at or above the set's floor: the marks above it are all there, removals included.
 
+mod quota;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,6 +16,9 @@ use crate::role::Role;
 use crate::wire::frame::{RoleOp, Roles, Stamp, Summary, Table};
 use crate::wire::limits::{MAX_ROLE_SET_BYTES, MAX_ROLES_PER_NODE};
 use crate::wire::{ScopeId, print};
+
+pub(super) use quota::Over;
+use quota::{Kept, Limits, Withheld, cost};
 
 /// Removals that a set remembers, if it does not hold more roles than that.
 const MIN_TOMBSTONES: usize = 64;
@@ -40,6 +45,8 @@ pub(super) struct RoleSet {
     bytes: usize,
     /// The sum of the prints of those that are held.
     print: u64,
+    /// What all marks cost, as the limit on the total counts them.
+    kept: u64,
 }
 
 /// The difference that a change made, as the user sees it: roles, and whether they are held now, in
@@ -60,8 +67,10 @@ pub(super) enum Merged {
     Known,
     /// It starts above what is known: the rest is to be fetched.
     Gap { known: Generation },
-    /// It would exceed a limit, or contradicts itself.
+    /// It contradicts itself.
     Refused,
+    /// It would exceed a limit.
+    Over(Over),
     /// It was taken in, from the generation that was known before.
     Changed { from: Generation, difference: Difference },
 }
@@ -132,6 +141,7 @@ impl RoleSet {
 
     /// Adds marks of roles that have none.
     fn add(&mut self, mut fresh: Vec<(Role, Mark)>) {
+        self.kept += fresh.iter().map(|(role, _)| cost(role)).sum::<u64>();
         if fresh.len() == 1 {
             let entry = fresh.remove(0);
             let at = self.marks.partition_point(|(role, _)| *role < entry.0);
@@ -155,8 +165,14 @@ impl RoleSet {
         let mut ages: Vec<_> = removed.map(|(_, mark)| mark.at).collect();
         let middle = ages.len() / 2;
         let (_, &mut cut, _) = ages.select_nth_unstable(middle);
+        self.forget_removals(cut);
+    }
+
+    /// Forgets the removals up to a generation, so that no delta can be made from before it.
+    fn forget_removals(&mut self, cut: Generation) {
         self.floor = self.floor.max(cut);
         self.marks.retain(|(_, mark)| mark.held || mark.at > cut);
+        self.kept = self.marks.iter().map(|(role, _)| cost(role)).sum();
     }
 
     /// What is new in a delta: when each role was taken or given up.
@@ -191,27 +207,6 @@ impl RoleSet {
         self.generation = whole.to;
         self.floor = whole.to;
         Difference { changes }
-    }
-
-    /// Whether the set would stay within its limits with this delta.
-    fn has_room_for(&self, delta: &Roles) -> bool {
-        let len = |role: &Role| role.as_bytes().len();
-        // In order, so that no role is named twice and the sums are true.
-        if !delta.ops.is_sorted_by(|a, b| a.role < b.role) {
-            return false;
-        }
-        let (count, bytes) = if delta.whole {
-            (delta.ops.len(), delta.ops.iter().map(|op| len(&op.role)).sum())
-        } else {
-            let changing = self.news(delta).filter(|(role, mark)| self.holds(role) != mark.held);
-            let (mut added, mut removed) = ((0, 0), (0, 0));
-            for (role, mark) in changing {
-                let side = if mark.held { &mut added } else { &mut removed };
-                *side = (side.0 + 1, side.1 + len(role));
-            }
-            ((self.held + added.0) - removed.0, (self.bytes + added.1) - removed.1)
-        };
-        count <= MAX_ROLES_PER_NODE && bytes <= MAX_ROLE_SET_BYTES
     }
 
     /// The delta from `from` on; the whole set when that is too long ago, or when so much has
@@ -253,6 +248,8 @@ pub(super) struct RoleTable {
     peers: Vec<NodeId>,
     /// Of the live.
     sketch: Sketch,
+    /// Sets that would exceed a limit, and are not kept.
+    withheld: BTreeMap<NodeId, Withheld>,
 }
 
 impl RoleTable {
@@ -293,17 +290,21 @@ pub(super) struct RoleTables {
     tables: BTreeMap<ScopeId, RoleTable>,
     /// This node's generation in scopes that it has left, so that it never falls back.
     rested: BTreeMap<ScopeId, Generation>,
+    limits: Limits,
+    kept: Kept,
 }
 
 impl RoleTables {
     pub(super) fn new(local: NodeId) -> RoleTables {
-        RoleTables { local, tables: BTreeMap::new(), rested: BTreeMap::new() }
+        let (limits, kept) = (Limits::default(), Kept::default());
+        RoleTables { local, tables: BTreeMap::new(), rested: BTreeMap::new(), limits, kept }
     }
 
     /// Joins a scope; this node's generation there goes on where it was.
     pub(super) fn join(&mut self, scope: ScopeId, name: ScopeName) {
         let sketch = Sketch::new(Table::Scope(scope));
-        let table = RoleTable { name, sets: IdMap::default(), peers: Vec::new(), sketch };
+        let (sets, peers, withheld) = (IdMap::default(), Vec::new(), BTreeMap::new());
+        let table = RoleTable { name, sets, peers, sketch, withheld };
         self.tables.insert(scope, table);
         self.list(scope, self.local);
         let generation = self.rested.remove(&scope).unwrap_or_default();
@@ -320,6 +321,9 @@ impl RoleTables {
         // Leaving is a change of its own where there were roles.
         let generation = if own.held == 0 { own.generation } else { own.generation.next() };
         self.rested.insert(scope, generation);
+        for (_, listed) in table.sets.iter() {
+            self.kept.count(listed.live, listed.set.kept, 0);
+        }
         Some(table)
     }
 
@@ -329,7 +333,10 @@ impl RoleTables {
         let Some(table) = self.tables.get_mut(&scope) else { return };
         match table.sets.get_mut(id) {
             Some(listed) if listed.live => return,
-            Some(listed) => listed.live = true,
+            Some(listed) => {
+                listed.live = true;
+                self.kept.move_to(true, listed.set.kept);
+            }
             None => {
                 let replaced = table.sets.insert(id, Listed { live: true, ..Listed::default() });
                 debug_assert!(replaced.is_none(), "it was looked up just now");
@@ -350,7 +357,9 @@ impl RoleTables {
             return;
         }
         table.sketch.remove(id, table.stamp(id));
-        table.sets.get_mut(id).expect("it was found just now").live = false;
+        let listed = table.sets.get_mut(id).expect("it was found just now");
+        listed.live = false;
+        self.kept.move_to(false, listed.set.kept);
         if let Ok(at) = table.peers.binary_search(&id) {
             table.peers.remove(at);
         }
@@ -359,9 +368,11 @@ impl RoleTables {
     /// Forgets a node's roles in the scope, and returns those it held.
     pub(super) fn forget(&mut self, scope: ScopeId, id: NodeId) -> Vec<Role> {
         self.hide(scope, id);
-        let table = self.tables.get_mut(&scope);
-        let listed = table.and_then(|table| table.sets.remove(id));
-        listed.map(|listed| listed.set.held().cloned().collect()).unwrap_or_default()
+        let Some(table) = self.tables.get_mut(&scope) else { return Vec::new() };
+        table.withheld.remove(&id);
+        let Some(listed) = table.sets.remove(id) else { return Vec::new() };
+        self.kept.count(false, listed.set.kept, 0);
+        listed.set.held().cloned().collect()
     }
 
     /// Takes in a delta.
@@ -378,9 +389,13 @@ impl RoleTables {
             return Merged::Gap { known };
         }
         let leap = delta.to.as_u64() - known.as_u64();
-        if leap > MAX_LEAP || !set.has_room_for(delta) {
+        let Some(size) = set.size_with(delta).filter(|_| leap <= MAX_LEAP) else {
             return Merged::Refused;
+        };
+        if let Some(over) = self.over(delta.scope, delta.id, size) {
+            return Merged::Over(over);
         }
+        self.take_back(delta);
         let difference = self.edit(delta.scope, delta.id, |set| {
             if delta.whole { set.replace_with(delta) } else { set.apply_delta(delta) }
         });
@@ -425,8 +440,7 @@ impl RoleTables {
         self.edit(scope, self.local, |set| {
             set.generation = generation;
             // No delta leads here from what others have.
-            set.floor = generation;
-            set.marks.retain(|(_, mark)| mark.held);
+            set.forget_removals(generation);
         });
         true
     }
@@ -445,6 +459,7 @@ impl RoleTables {
         assert!(replaced.is_none(), "a node is introduced once");
         table.sketch.insert(id, table.stamp(id));
         table.peers.push(id);
+        self.kept.count(true, 0, set.kept);
     }
 
     /// The delta of a node's roles from `from` on, if this node has them.
@@ -481,7 +496,9 @@ impl RoleTables {
         let live = table.sets[id].live;
         let before = table.stamp(id);
         let listed = table.sets.get_mut(id).expect("callers looked the node up");
+        let cost = listed.set.kept;
         let result = change(Arc::make_mut(&mut listed.set));
+        self.kept.count(live, cost, listed.set.kept);
         let after = listed.set.stamp();
         if live && after != before {
             table.sketch.remove(id, before);
@@ -507,6 +524,7 @@ impl RoleTables {
                 assert!(set.marks.iter().all(|(_, mark)| mark.at <= set.generation));
             }
         }
+        self.check_quotas();
     }
 }
 
@@ -647,6 +665,37 @@ mod tests {
         add(&mut writer, scope, 1);
         assert_eq!(writer.own_generation(scope), Generation::from_u64(3));
         writer.check();
+    }
+
+    #[test]
+    fn the_total_follows_every_way_in_and_out() {
+        let (scope, mut writer, mut follower) = pair();
+        let carry = |writer: &RoleTables, follower: &mut RoleTables| {
+            let known = follower.set(scope, id(1)).map(RoleSet::generation);
+            let delta = writer.delta(scope, id(1), known.unwrap_or_default()).unwrap();
+            let merged = follower.merge(&delta);
+            follower.check();
+            assert!(matches!(merged, Merged::Changed { .. }), "{merged:?}");
+        };
+        let cost = cost(&Role::from(1));
+        (1..=3).for_each(|role| add(&mut writer, scope, role));
+        carry(&writer, &mut follower);
+        assert_eq!((follower.kept(), follower.kept_of_the_dead()), (3 * cost, 0));
+        remove(&mut writer, scope, 1);
+        carry(&writer, &mut follower);
+        assert_eq!(follower.kept(), 3 * cost, "a removal is remembered");
+        follower.hide(scope, id(1));
+        assert_eq!((follower.kept(), follower.kept_of_the_dead()), (3 * cost, 3 * cost));
+        follower.list(scope, id(1));
+        assert_eq!(follower.kept_of_the_dead(), 0);
+        follower.check();
+        follower.hide(scope, id(1));
+        assert_eq!(follower.forget(scope, id(1)).len(), 2);
+        follower.check();
+        assert_eq!(follower.kept(), 0);
+        assert!(writer.leave(scope).is_some());
+        writer.check();
+        assert_eq!(writer.kept(), 0);
     }
 
     #[test]

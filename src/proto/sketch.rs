@@ -177,6 +177,19 @@ fn add_cells(
     }
 }
 
+/// Puts a stamp in the place of an entry's, in a table's cells from number `first` on.
+pub(super) fn restamp(
+    table: Table,
+    (id, from, to): (NodeId, Stamp, Stamp),
+    first: usize,
+    cells: &mut [Cell],
+) {
+    let mut old = vec![Cell::default(); cells.len()];
+    add_cells(table, std::iter::once((id, from)), first, &mut old);
+    cells.iter_mut().zip(&old).for_each(|(cell, old)| cell.subtract(old));
+    add_cells(table, std::iter::once((id, to)), first, cells);
+}
+
 /// The entries that only one side has, in order.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Decoded {

@@ -173,7 +173,7 @@ impl Publisher {
                     fold.note(&live, What::Hidden(role.clone()));
                 }
             }
-            Event::NameConflict { .. } | Event::Lagged { .. } => {}
+            Event::NameConflict { .. } | Event::LimitReached { .. } | Event::Lagged { .. } => {}
         }
     }
 

@@ -239,9 +239,7 @@ impl World {
                     return Some(format!("{local} knows {seen:?} instead of {truth:?}"));
                 }
                 node.scopes().iter().find_map(|scope| {
-                    let joined = other.scopes().contains(scope);
                     let roles = other.roles(scope, truth.id());
-                    let roles = if joined { roles } else { Default::default() };
                     let known = node.roles(scope, truth.id());
                     (known != roles)
                         .then(|| format!("{scope}: {local} knows {known:?} of {truth}: {roles:?}"))

@@ -16,7 +16,6 @@ use crate::node::{Generation, MAX_META_BYTES, ScopeName};
 use crate::role::Role;
 use crate::wire::ScopeId;
 use crate::wire::frame::{Membership, Object};
-use crate::wire::limits::{MAX_ROLE_SET_BYTES, MAX_ROLES_PER_NODE, MAX_SCOPES_PER_NODE};
 
 impl Protocol {
     pub(in crate::proto) fn obey(&mut self, command: Command) -> Result<(), CommandError> {
@@ -80,7 +79,7 @@ impl Protocol {
     }
 
     /// Whether this node may hold these roles in the scope, with those it has.
-    fn check_roles(&self, scope: ScopeId, roles: &[Role]) -> Result<(), RoleError> {
+    fn check_roles(&mut self, scope: ScopeId, roles: &[Role]) -> Result<(), RoleError> {
         for role in roles {
             role.check_len()?;
         }
@@ -89,16 +88,25 @@ impl Protocol {
             roles.iter().filter(|role| !own.is_some_and(|own| own.holds(role))).collect();
         new.sort_unstable();
         new.dedup();
-        let count = own.map_or(0, RoleSet::len) + new.len();
-        if count > MAX_ROLES_PER_NODE {
-            return Err(RoleError::TooMany { count, max: MAX_ROLES_PER_NODE });
+        if new.is_empty() {
+            return Ok(());
+        }
+        let max = self.config.max_role_bytes;
+        let longest = new.iter().map(|role| role.as_bytes().len()).max().unwrap_or(0);
+        if longest > max {
+            return Err(RoleError::TooLarge { len: longest, max });
+        }
+        let (count, max) =
+            (own.map_or(0, RoleSet::len) + new.len(), self.config.max_roles_per_node);
+        if count > max {
+            return Err(RoleError::TooMany { count, max });
         }
         let added: usize = new.iter().map(|role| role.as_bytes().len()).sum();
-        let len = own.map_or(0, RoleSet::bytes) + added;
-        if len > MAX_ROLE_SET_BYTES {
-            return Err(RoleError::TooManyBytes { len, max: MAX_ROLE_SET_BYTES });
+        let (len, max) = (own.map_or(0, RoleSet::bytes) + added, self.config.max_node_role_bytes);
+        if len > max {
+            return Err(RoleError::TooManyBytes { len, max });
         }
-        Ok(())
+        self.check_total(scope, &new)
     }
 
     fn change_roles(&mut self, scope: ScopeId, roles: Vec<Role>, held: bool) {
@@ -126,8 +134,9 @@ impl Protocol {
 
     /// Enters a scope: its members are listed, and their roles pulled from one of them.
     fn enter_scope(&mut self, scope: ScopeId, name: &ScopeName) -> Result<(), ScopeError> {
-        if self.roles.count() >= MAX_SCOPES_PER_NODE {
-            return Err(ScopeError::TooMany { max: MAX_SCOPES_PER_NODE });
+        let max = self.config.max_scopes_per_node;
+        if self.roles.count() >= max {
+            return Err(ScopeError::TooMany { max });
         }
         self.roles.join(scope, name.clone());
         for id in self.members.peers().to_vec() {
@@ -220,6 +229,7 @@ impl Protocol {
     fn reconfigure(&mut self, config: Config) -> Result<(), CommandError> {
         config.validate()?;
         self.config = config;
+        self.apply_limits();
         self.drop_oversized();
         // Shorter intervals hold from now on, not from the next round on.
         let probe = self.now + self.health.scale(self.config.probe_interval);

@@ -9,6 +9,7 @@ use super::super::join::MAX_CONTACTS;
 use super::super::members::Member;
 use super::super::pull::{MAX_DECODINGS, MAX_SESSIONS};
 use super::super::receipt::MAX_WAITERS;
+use super::super::refusals::MAX_REFUSALS;
 use super::super::roles::RoleSet;
 use super::super::spread::MAX_HOPS;
 use super::super::state::State;
@@ -156,7 +157,7 @@ impl Protocol {
     }
 
     /// Everything that is kept for others, with its limit.
-    pub fn queues(&self) -> [Queue; 17] {
+    pub fn queues(&self) -> [Queue; 18] {
         let queue = |name, len, limit| Queue { name, len, limit };
         [
             queue("datagrams", self.outgoing.len(), MAX_OUTGOING),
@@ -171,6 +172,7 @@ impl Protocol {
             queue("clashes", self.clashes.len(), MAX_CLASHES),
             queue("receipts", self.receipts.len(), MAX_WAITERS),
             queue("probes", self.detector.len(), MAX_PROBES),
+            queue("refused profiles", self.refusals.len(), MAX_REFUSALS),
             queue("cached objects", self.parts.len(), MAX_CACHED_OBJECTS),
             // One more until the timer that forgets has run.
             queue("dead", self.members.dead_count(), MAX_DEAD + 1),

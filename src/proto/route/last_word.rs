@@ -47,13 +47,12 @@ impl Protocol {
             State::Alive if claimed > own => {
                 self.members.update_local(|member| member.incarnation = claimed);
             }
-            State::Alive => {}
             State::Suspect | State::Failed => self.deny_failure(origin, claim),
             State::Left | State::Replaced if claimed.life() < own.life() => {
                 self.send(origin.addr, Some(origin.id), Alive { id: self.local, incarnation: own });
             }
             State::Left if self.goodbye.is_none() => self.begin_life_after(origin, claimed),
-            State::Left => {}
+            State::Alive | State::Left => {}
             State::Replaced => {
                 let deadline = self.now + self.config.probe_interval * PATIENCE_WITH_HEIR;
                 if let Some(heir) = claim.by

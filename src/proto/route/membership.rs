@@ -70,12 +70,14 @@ impl Protocol {
         if self.members.find(profile.id).is_none() {
             if !self.is_proven(origin) {
                 self.ask_for_proof(origin, profile.id);
-            } else if self.may_enter(profile) {
+            } else if !self.refuses_scopes(profile) && self.may_enter(profile) {
                 self.admit(origin, profile);
             }
             return;
         }
-        match self.members.apply_profile(profile) {
+        let refused = self.refuses_scopes(profile);
+        let profiled = if refused { Profiled::Known } else { self.members.apply_profile(profile) };
+        match profiled {
             Profiled::Updated { before, face_changed } => {
                 self.tell(Rumor::Profile(profile.id), Some(origin));
                 self.profile_changed(origin, profile.id, &before, face_changed);
@@ -140,6 +142,7 @@ impl Protocol {
         let here = self.shared_memberships(id).iter().all(|membership| {
             let set = self.roles.set(membership.scope, id);
             set.is_some_and(|set| set.generation() >= membership.generation)
+                || self.roles.withholds(membership.scope, id, membership.generation)
         });
         if here {
             self.announce(id);
@@ -481,7 +484,7 @@ impl Protocol {
             self.fall(id, State::Failed);
         }
         self.members.forget(id);
-        self.forget_in_scopes(id);
+        self.forget_run(id);
     }
 
     /// Forgets a run's roles in all scopes.

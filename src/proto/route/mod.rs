@@ -16,6 +16,7 @@ mod joining;
 mod last_word;
 mod membership;
 mod names;
+mod quotas;
 mod receive;
 mod reconcile;
 mod repair;

@@ -113,9 +113,9 @@ impl Protocol {
                 self.replace(namesake, id);
             }
         }
-        match self.members.apply_profile(profile) {
+        match self.enlist(profile) {
             Profiled::New => {}
-            Profiled::Full => return self.counters.plain.dropped.refused += 1,
+            Profiled::Full => return,
             Profiled::Known | Profiled::Updated { .. } => unreachable!("the run was not known"),
         }
         self.welcomed.remove(&id);

@@ -176,7 +176,7 @@ impl Protocol {
             Frame::Contested(it) if origin.member => self.outdo(it.table, it.stamp),
             Frame::Behind(behind) if origin.member => self.number_on(*behind),
             Frame::Contested(_) | Frame::Behind(_) | Frame::Reached(_) => {
-                self.counters.plain.dropped.stranger += 1
+                self.counters.plain.dropped.stranger += 1;
             }
             Frame::Delegate(delegate) => self.receive_delegate(*origin, delegate),
             Frame::Large(large) => self.receive_large(*origin, *large),

@@ -20,7 +20,7 @@ use rand::seq::IndexedRandom;
 use super::super::members::Member;
 use super::super::pull::Purpose;
 use super::super::pull::Range;
-use super::super::sketch::{Decoded, Entry, Progress};
+use super::super::sketch::{Decoded, Entry, Progress, restamp};
 use super::super::state::State;
 use super::super::timer::Timer;
 use super::super::{Phase, Protocol};
@@ -150,20 +150,27 @@ impl Protocol {
             own_version: self.members.local().version,
             your_version: self.members.find(peer)?.version,
             first: u16::try_from(first).expect("there are few"),
-            cells: Cells(self.cells(&self.common_tables(peer).collect::<Vec<_>>(), first, count)),
+            cells: Cells(self.cells(peer, first, count)),
         })
     }
 
-    /// This node's cells of some tables together.
-    fn cells(&self, tables: &[Table], first: usize, count: usize) -> Vec<Cell> {
+    /// This node's cells of the tables that it shares with a peer, together. Sets that it refused
+    /// stand there as if it had them, or they would be found, and sent to it, each time. Of its own
+    /// sets a peer hears the truth: receipts rest on that.
+    fn cells(&self, peer: NodeId, first: usize, count: usize) -> Vec<Cell> {
         let mut cells = vec![Cell::default(); count];
-        for &table in tables {
+        for table in self.common_tables(peer) {
             let entries = || self.entries(Range::all(table)).into_iter();
             match table {
                 Table::Members => self.members.sketch().add_to(first, &mut cells, entries),
                 Table::Scope(scope) => {
                     if let Some(roles) = self.roles.table(scope) {
                         roles.sketch().add_to(first, &mut cells, entries);
+                    }
+                    for (id, known, refused) in self.roles.withheld(scope) {
+                        if id != peer {
+                            restamp(table, (id, known, refused), first, &mut cells);
+                        }
                     }
                 }
             }
@@ -199,7 +206,7 @@ impl Protocol {
         if theirs.is_empty() || self.decoding.next_cell(peer) != Some(first) {
             return;
         }
-        let ours = self.cells(&tables, first, theirs.len());
+        let ours = self.cells(peer, first, theirs.len());
         let apart = ours[0].count.abs_diff(theirs[0].count);
         if first == 0 && apart > MAX_COUNT_DIFFERENCE {
             return self.compare_by_ranges(peer);
@@ -217,7 +224,7 @@ impl Protocol {
 
     /// So much differs that ranges of the tables are compared instead.
     fn compare_by_ranges(&mut self, peer: NodeId) {
-        if !self.pulls.is_with(peer) {
+        if !self.pulls.is_with(peer) && self.may_compare_ranges() {
             self.begin_compare(peer, Purpose::Repair { again: false });
         }
     }
@@ -254,7 +261,7 @@ impl Protocol {
         let scopes = self.common_scopes(origin.id).collect();
         self.note_agreement(origin.id, scopes, &difference.ours);
         let many = difference.ours.len() + difference.theirs.len() > MANY_DIFFERENCES;
-        if many {
+        if many && !self.refuses_runs() {
             self.compare_soon();
         }
         let mut stamps: BTreeMap<(Table, NodeId), (Option<Stamp>, Option<Stamp>)> = BTreeMap::new();
@@ -282,6 +289,7 @@ impl Protocol {
                 }
             }
         }
+        missing.here.retain(|(object, version)| !self.is_refused(*object, *version));
         let source = origin.as_source();
         let mut payload = Vec::new();
         if many {
@@ -351,7 +359,9 @@ impl Protocol {
             (None, _) => {}
             (Some(_), theirs) => {
                 let from = Generation::from_u64(theirs.map_or(0, |theirs| theirs.number));
+                // Of what is refused here, there may be no more here than there.
                 let delta = self.roles.delta(scope, id, from);
+                let delta = delta.filter(|delta| theirs.is_none() || delta.to > from);
                 missing.there.extend(delta.map(|delta| (object, delta.into())));
             }
         }

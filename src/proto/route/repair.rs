@@ -119,7 +119,8 @@ impl Protocol {
                 Buckets { token: compare.token, of, table, hashes },
             );
         }
-        if compare.mutual && self.phase == Phase::Synced && !self.pulls.is_with(origin.id) {
+        let idle = self.phase == Phase::Synced && !self.pulls.is_with(origin.id);
+        if compare.mutual && idle && self.may_compare_ranges() {
             self.compare(origin.id, Purpose::Repair { again: false }, false);
         }
     }
@@ -210,6 +211,14 @@ impl Protocol {
         let most = fitting.min(MAX_KNOWN_PER_PULL);
         let mut known = self.entries(ask.range);
         let Range { table, low, mut high } = ask.range;
+        if let Table::Scope(scope) = table {
+            // What was refused is not to come again.
+            for (id, _, refused) in self.roles.withheld(scope) {
+                if let Ok(at) = known.binary_search_by_key(&id, |(id, _)| *id) {
+                    known[at].1 = refused;
+                }
+            }
+        }
         if known.len() > most {
             known.truncate(most);
             high = known[most - 1].0;

@@ -53,7 +53,7 @@ impl Protocol {
             return self.hear_own_roles(roles);
         }
         let object = Object::Roles(roles.id, roles.scope);
-        match self.roles.merge(roles) {
+        match self.take_roles(roles) {
             Merged::Changed { from, difference } => {
                 self.counters.plain.deltas += 1;
                 if origin.is_news() && !origin.spread {
@@ -75,6 +75,7 @@ impl Protocol {
                 self.fetch(object, roles.to.as_u64(), source);
             }
             Merged::Refused => self.counters.plain.dropped.refused += 1,
+            Merged::Over(over) => self.withhold_roles(roles, over),
             Merged::Unlisted => self.hear_unlisted_roles(origin, roles),
         }
     }
@@ -127,10 +128,10 @@ impl Protocol {
         let missing = known.is_some_and(|known| known < membership.generation);
         let pulled = origin.is_some_and(|origin| origin.pulled.is_some());
         // What a pull brings in is followed by a pull of the scopes.
-        if !missing || pulled {
+        let least = membership.generation.as_u64();
+        if !missing || pulled || self.is_refused(Object::Roles(id, membership.scope), least) {
             return;
         }
-        let least = membership.generation.as_u64();
         let Some(owner) = self.members.live(id) else { return };
         let source = match origin {
             Some(origin) => self.source_in_scope(origin, id, membership.scope),
@@ -150,7 +151,7 @@ impl Protocol {
 
     /// Wants an object at `least` that version, from `source` first.
     pub(super) fn fetch(&mut self, object: Object, least: u64, source: Source) {
-        if source.id == self.local {
+        if source.id == self.local || self.is_refused(object, least) {
             return;
         }
         let retry = self.request_wait();
@@ -305,6 +306,9 @@ impl Protocol {
         if let Object::Roles(id, scope) = large.object
             && self.roles.set(scope, id).is_none()
         {
+            return;
+        }
+        if self.is_refused(large.object, large.version) {
             return;
         }
         let source = origin.as_source();

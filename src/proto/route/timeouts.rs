@@ -198,7 +198,7 @@ impl Protocol {
     fn forget_the_dead(&mut self) {
         let retention = self.config.dead_retention;
         while let Some(id) = self.members.forget_one(self.now, retention) {
-            self.forget_in_scopes(id);
+            self.forget_run(id);
         }
     }
 

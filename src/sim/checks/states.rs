@@ -89,10 +89,10 @@ impl Risen {
     }
 }
 
-/// What follows what: another life follows all; within one, a final state follows all that are not,
-/// and replaced follows left; else a higher incarnation follows, and at the same one alive, suspect,
-/// failed, in this order. Written down here once more, so that it does not follow the protocol's own
-/// rule when that is wrong.
+/// What follows what: another life follows all; within one, a final state follows all that are
+/// not, and replaced follows left; else a higher incarnation follows, and at the same one alive,
+/// suspect, failed, in this order. Written down here once more, so that it does not follow the
+/// protocol's own rule when that is wrong.
 #[derive(Debug, Default)]
 pub struct Transitions {
     seen: u64,
