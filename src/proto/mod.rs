@@ -209,6 +209,8 @@ struct Contact {
     heard: Instant,
     /// A ping of this node was answered.
     answered: Instant,
+    /// Since then its pings have been answered without a longer pause.
+    unbroken: Instant,
     /// This node began a suspicion.
     suspected: Option<Instant>,
 }
@@ -288,7 +290,7 @@ impl Protocol {
             last_compared: None,
             unsettled: false,
             last_launch: None,
-            contact: Contact { heard: now, answered: now, suspected: None },
+            contact: Contact { heard: now, answered: now, unbroken: now, suspected: None },
             sealing: None,
             buffers: Buffers::default(),
             events: VecDeque::new(),

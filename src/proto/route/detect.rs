@@ -8,6 +8,7 @@ use super::super::detector::{Answered, Step, Watched, ring_from};
 use super::super::health::Sign;
 use super::super::members::Claimed;
 use super::super::round_trips::RoundTrips;
+use super::super::standing::PROBATION;
 use super::super::state::State;
 use super::super::suspicion::{CANDIDATES, Question, Verdict, Waits, credible};
 use super::super::timer::Timer;
@@ -244,6 +245,13 @@ impl Protocol {
         self.now - self.contact.answered < self.config.probe_interval * UNANSWERED
     }
 
+    /// Whether somebody has answered this node all the time, for as long as a probation takes: what
+    /// has failed is none of its own links.
+    pub(super) fn is_in_unbroken_contact(&self) -> bool {
+        self.is_in_contact()
+            && self.now - self.contact.unbroken >= self.config.probe_interval * PROBATION
+    }
+
     /// A suspicion has come to a verdict. One without witnesses is this node's own view: whoever
     /// hears nobody may be the one that is cut off.
     fn declare(&mut self, verdict: Verdict) {
@@ -289,8 +297,12 @@ impl Protocol {
             // Another run has its name by now.
         } else if self.members.revive(id) {
             self.heard_an_answer();
-            let origin = self.origin_of_secrets();
+            let (origin, risen) = (self.origin_of_secrets(), self.risen.contains(id));
             self.state_changed(Some(origin), (id, id), (State::Failed, State::Alive));
+            if !risen {
+                // That this node alone did not hear it says nothing of the other's links.
+                self.risen.clear(id);
+            }
         }
     }
 
@@ -316,6 +328,9 @@ impl Protocol {
         }
         if let Some(answered) = self.detector.handle_ack(self.now, from, seq) {
             let Answered { round_trip, own, askers } = answered;
+            if !self.is_in_contact() {
+                self.contact.unbroken = self.now;
+            }
             self.contact.answered = self.now;
             self.round_trips.measured(from, round_trip);
             self.members.heard(self.now, from);

@@ -66,7 +66,7 @@ impl Protocol {
 
     fn deny_failure(&mut self, origin: Origin, claim: &Claim) {
         let (doubted, own) = (claim.incarnation, self.members.local().incarnation);
-        if doubted >= own && !self.may_return() {
+        if doubted >= own && !self.was_only_apart(claim) && !self.may_return() {
             return;
         }
         if doubted >= own {
@@ -81,6 +81,16 @@ impl Protocol {
             let incarnation = self.members.local().incarnation;
             self.send(origin.addr, Some(origin.id), Alive { id: self.local, incarnation });
         }
+    }
+
+    /// Whether its accuser was dead to this node too, while others were there all the time: then
+    /// the two were on different sides of a partition, and none of them has to prove anything.
+    fn was_only_apart(&self, claim: &Claim) -> bool {
+        let dead = |id: NodeId| match self.members.live(id) {
+            Some(_) => self.risen.contains(id),
+            None => !self.members.is_private_death(id),
+        };
+        claim.by.is_some_and(dead) && self.is_in_unbroken_contact()
     }
 
     /// Whether this run may say that it lives, or has been declared down too often lately.
