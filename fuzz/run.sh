@@ -41,7 +41,7 @@ for target in "${targets[@]}"; do
   mkdir -p target
   if ! cargo +nightly fuzz run -s "$(sanitizer "$target")" "$target" \
     "corpus/$target" "seeds/$target" -- \
-    -max_total_time="$seconds" -max_len=8192 -print_final_stats=1 >"$log" 2>&1; then
+    -max_total_time="$seconds" -max_len=8192 -len_control=0 -print_final_stats=1 >"$log" 2>&1; then
     tail -n 40 "$log"
     echo "FOUND: $target ($log); the input is in fuzz/artifacts/$target"
     exit 1

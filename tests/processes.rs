@@ -1,6 +1,7 @@
 //! Real processes on real sockets: the `node` example, killed, stopped, restarted and told to go.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -8,7 +9,7 @@ use serde_json::Value;
 #[path = "support/process.rs"]
 mod support;
 
-use support::{LIMIT, Process, eventually, node_binary, text, texts};
+use support::{LIMIT, Line, Process, eventually, node_binary, text, texts};
 
 /// Starts a node on a port that the kernel chooses, unless `flags` bind it; waits until it is
 /// ready.
@@ -221,27 +222,81 @@ fn a_terminated_process_says_goodbye() {
     }
 }
 
-#[test]
-fn clusters_of_different_names_never_merge() {
-    let mut red = start("r1", &[], &["--cluster", "red", "--role", "web"]);
-    let blue = ["--cluster", "blue", "--role", "web"];
-    let mut blue1 = start("b1", &[&red.addr], &blue);
-    let red2 = ["--cluster", "red", "--role", "web"];
-    let mut red2 = start("r2", &[&blue1.addr, &red.addr], &red2);
-    let mut blue2 = start("b2", &[&red.addr, &red2.addr, &blue1.addr], &blue);
+/// Two clusters with these flags, whose nodes have each other's addresses as seeds.
+fn never_merge(red: &[&str], blue: &[&str]) {
+    let (red, blue) = ([red, &["--role", "web"]].concat(), [blue, &["--role", "web"]].concat());
+    let mut red1 = start("r1", &[], &red);
+    let mut blue1 = start("b1", &[&red1.addr], &blue);
+    let mut red2 = start("r2", &[&blue1.addr, &red1.addr], &red);
+    let mut blue2 = start("b2", &[&red1.addr, &red2.addr, &blue1.addr], &blue);
     let start = Instant::now();
     // Seeds are tried again every two seconds: they have met more than once by then.
     eventually("each cluster has met, and some time has passed", || {
-        for (process, initial) in [(&mut red, 'r'), (&mut red2, 'r'), (&mut blue1, 'b')] {
+        for (process, initial) in [(&mut red1, 'r'), (&mut red2, 'r'), (&mut blue1, 'b')] {
             let nodes = [process.members(), process.nodes("web")].concat();
             assert!(nodes.iter().all(|name| name.starts_with(initial)), "{nodes:?}");
         }
         start.elapsed() > Duration::from_secs(5)
-            && red.members() == ["r1", "r2"]
+            && red1.members() == ["r1", "r2"]
             && blue2.members() == ["b1", "b2"]
     });
     assert_eq!(blue2.nodes("web"), ["b1", "b2"]);
     assert_eq!(red2.nodes("web"), ["r1", "r2"]);
+}
+
+#[test]
+fn clusters_of_different_names_never_merge() {
+    never_merge(&["--cluster", "red"], &["--cluster", "blue"]);
+}
+
+#[test]
+fn clusters_of_different_keys_never_merge() {
+    let dir = std::env::temp_dir();
+    let keys = ["red", "blue"].map(|name| {
+        let file = dir.join(format!("rolecall-processes-{}-{name}.key", std::process::id()));
+        let byte = format!("{:02x}", name.len());
+        std::fs::write(&file, byte.repeat(32)).expect("a temporary file");
+        file.to_str().expect("a path of plain letters").to_owned()
+    });
+    never_merge(&["--key", &keys[0]], &["--key", &keys[1]]);
+    never_merge(&["--key", &keys[0]], &[]);
+    keys.iter().for_each(|file| std::fs::remove_file(file).expect("it was written above"));
+}
+
+/// A node that logs all there is to say to `stderr`, in a cluster with another one whose roles
+/// change: it does not go down, and learns of every change.
+fn lives_with_a_log_at(stderr: Stdio) {
+    let mut a = start("a", &[], &[]);
+    let mut command = Command::new(node_binary());
+    command.args(["--preset", "local", "--bind", "127.0.0.1:0", "--seed", &a.addr]);
+    command.env("RUST_LOG", "trace").stderr(stderr);
+    let mut b = Process::start("b", command);
+    for round in 0..50 {
+        a.tell(&format!("add role-{round}"));
+        b.tell(&format!("add own-{round}"));
+    }
+    eventually("b knows all", || b.nodes("role-49") == ["a"]);
+    eventually("a knows all", || a.nodes("own-49") == ["b"]);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((a.members(), b.members()), (vec!["a".into(), "b".into()], b.members()));
+    let down = |event: &Line| event.value["event"] == "node_down";
+    assert!(!a.events.iter().any(down) && !b.events.iter().any(down));
+}
+
+#[test]
+fn a_log_that_nobody_takes_stops_nothing() {
+    // A pipe that is full, and blocks.
+    let (unread, mut full) = std::io::pipe().expect("a pipe");
+    full.write_all(&vec![b'.'; 64 << 10]).expect("it takes so much");
+    lives_with_a_log_at(full.into());
+    drop(unread);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_stops_nothing() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    lives_with_a_log_at(full.into());
 }
 
 #[test]

@@ -12,19 +12,21 @@
 
 mod bounced;
 pub(crate) mod hub;
+mod log;
 mod refused;
+mod resolve;
 pub(crate) mod socket;
 mod tether;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
+use tracing::Level;
 
 use crate::event::Event;
 use crate::node::{Nodes, ScopeName};
@@ -36,6 +38,8 @@ use crate::view::{ClusterView, Publisher};
 use crate::wire::ClusterId;
 use hub::Hub;
 use refused::Refusals;
+pub(crate) use resolve::resolve;
+use resolve::{Resolving, resolve_all};
 use socket::{Io, NodeSocket, Sockets};
 use tether::{Counts, Identity, Tethers};
 
@@ -51,9 +55,6 @@ const RECLAIM_PAUSE: Duration = Duration::from_millis(50);
 
 /// Garbage that readers hold back is warned of past this, once.
 const RECLAIM_WARNING_BYTES: usize = 64 << 20;
-
-/// Resolving the seeds' names takes at most this long.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the driver and the user's calls share.
 pub(crate) struct Shared {
@@ -245,6 +246,9 @@ impl Shared {
 impl Core {
     /// Publishes what was learned, and then tells of it.
     pub(crate) fn finish_turn(&mut self) {
+        while let Some(line) = self.protocol.poll_log() {
+            log::hand_over(line);
+        }
         let mut events = Vec::new();
         while let Some(event) = self.protocol.poll_event() {
             self.publisher.apply(&event);
@@ -302,7 +306,9 @@ impl Core {
                     // Whoever started the node may have stopped waiting.
                     let _ = waiter.send(outcome);
                 } else if let Outcome::NameTaken { holder, .. } = outcome {
-                    tracing::warn!(holder = %holder, "a live node has this node's name");
+                    log::log(Level::WARN, move || {
+                        tracing::warn!(%holder, "a live node has this node's name");
+                    });
                 }
             }
             Outcome::NameTaken { .. } | Outcome::Left { .. } => {
@@ -328,7 +334,9 @@ impl Core {
         let pending = self.publisher.pending_bytes();
         if pending > RECLAIM_WARNING_BYTES && !self.warned_of_garbage {
             self.warned_of_garbage = true;
-            tracing::warn!(pending, "a reader holds a view for long: memory cannot be freed");
+            log::log(Level::WARN, move || {
+                tracing::warn!(pending, "a reader holds a view for long: memory cannot be freed");
+            });
         }
         self.publisher.pending_count() > 0
     }
@@ -369,8 +377,6 @@ struct Wait {
     until: Option<std::time::Instant>,
     stop: bool,
 }
-
-type Resolving = Pin<Box<dyn Future<Output = Vec<SocketAddr>> + Send>>;
 
 /// The driver's task: runs until the last handle is gone, or the node has left.
 pub(crate) fn run(
@@ -498,7 +504,7 @@ impl Driver {
                 Io::Bounced => {}
                 Io::Failed(error) => {
                     core.socket_errors += 1;
-                    tracing::debug!(%error, "receiving failed");
+                    log::log(Level::DEBUG, move || tracing::debug!(%error, "receiving failed"));
                 }
             }
         }
@@ -518,7 +524,9 @@ impl Driver {
                 Io::Bounced => {}
                 Io::Failed(error) => {
                     core.socket_errors += 1;
-                    tracing::debug!(%error, "reading the error queue failed");
+                    log::log(Level::DEBUG, move || {
+                        tracing::debug!(%error, "reading the error queue failed");
+                    });
                 }
             }
         }
@@ -548,7 +556,7 @@ impl Driver {
                     // Nobody there, no route, a full queue, a firewall: UDP loses datagrams, and
                     // the protocol is made for that.
                     core.socket_errors += 1;
-                    tracing::debug!(%to, %error, "sending failed");
+                    log::log(Level::DEBUG, move || tracing::debug!(%to, %error, "sending failed"));
                 }
             }
         }
@@ -561,27 +569,4 @@ impl Driver {
         // A refusal means that the node has stopped meanwhile.
         let _ = shared.command(Command::Contact { addrs, token: None });
     }
-}
-
-fn resolve_all(seeds: Vec<String>) -> Resolving {
-    Box::pin(async move { resolve(&seeds).await })
-}
-
-/// The addresses of `host:port` texts, resolved now; what cannot be resolved is left out.
-pub(crate) async fn resolve(seeds: &[String]) -> Vec<SocketAddr> {
-    let mut addrs = Vec::new();
-    for seed in seeds {
-        if let Ok(addr) = seed.parse() {
-            addrs.push(addr);
-            continue;
-        }
-        match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(seed.as_str())).await {
-            Ok(Ok(found)) => addrs.extend(found),
-            Ok(Err(error)) => tracing::debug!(seed, %error, "cannot resolve a seed"),
-            Err(_) => tracing::debug!(seed, "resolving a seed took too long"),
-        }
-    }
-    addrs.sort_unstable();
-    addrs.dedup();
-    addrs
 }

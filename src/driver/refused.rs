@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tracing::Level;
+
+use super::log::log;
 use crate::time::Instant;
 use crate::wire::DecodeError;
 
@@ -21,13 +24,15 @@ pub(super) struct Refusals {
 impl Refusals {
     /// Logs that a datagram was refused, if that was not done lately.
     pub(super) fn note(&mut self, now: Instant, from: SocketAddr, error: DecodeError) {
-        tracing::trace!(%from, %error, "datagram refused");
+        log(Level::TRACE, move || tracing::trace!(%from, %error, "datagram refused"));
         if let Some(reason) = self.due(now, error) {
-            tracing::warn!(
-                %from,
-                %error,
-                "datagrams {reason} arrive here and are dropped (said once a minute)"
-            );
+            log(Level::WARN, move || {
+                tracing::warn!(
+                    %from,
+                    %error,
+                    "datagrams {reason} arrive here and are dropped (said once a minute)"
+                );
+            });
         }
     }
 

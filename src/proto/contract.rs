@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
 
 use crate::config::Config;
 use crate::error::{ConfigError, MetaError, RoleError, ScopeError};
@@ -24,6 +26,27 @@ pub struct LocalNode {
     pub boot: u64,
     /// Its user's bytes, at most [`MAX_META_BYTES`](crate::MAX_META_BYTES).
     pub meta: Bytes,
+}
+
+/// A line for the log, to be written by who has time to wait until the log takes it.
+pub struct LogLine(Box<dyn FnOnce() + Send>);
+
+impl LogLine {
+    /// The line that `write` writes, if anybody wants lines of this level.
+    pub(crate) fn new(level: Level, write: impl FnOnce() + Send + 'static) -> Option<LogLine> {
+        (level <= LevelFilter::current()).then(|| LogLine(Box::new(write)))
+    }
+
+    /// Writes it, by [`tracing`].
+    pub fn write(self) {
+        (self.0)();
+    }
+}
+
+impl std::fmt::Debug for LogLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogLine")
+    }
 }
 
 /// What a user asks of a node.

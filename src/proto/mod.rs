@@ -55,7 +55,7 @@ use crate::wire::frame::{Boot, Incarnation, Profile};
 use crate::wire::{ClusterId, DecodeError, Frame, ScopeId};
 
 use clash::Clashes;
-pub use contract::{Command, CommandError, Hint, LocalNode, Outcome, Transmit};
+pub use contract::{Command, CommandError, Hint, LocalNode, LogLine, Outcome, Transmit};
 use deaths::Deaths;
 use detector::Detector;
 use fetch::Fetches;
@@ -190,6 +190,7 @@ pub struct Protocol {
     buffers: Buffers,
     events: VecDeque<Event>,
     outcomes: VecDeque<Outcome>,
+    log: VecDeque<LogLine>,
     outgoing: VecDeque<Outgoing>,
     counters: Counters,
 }
@@ -295,6 +296,7 @@ impl Protocol {
             buffers: Buffers::default(),
             events: VecDeque::new(),
             outcomes: VecDeque::new(),
+            log: VecDeque::new(),
             outgoing: VecDeque::new(),
             counters: Counters::default(),
             rng,
@@ -370,6 +372,11 @@ impl Protocol {
     /// The next outcome.
     pub fn poll_outcome(&mut self) -> Option<Outcome> {
         self.outcomes.pop_front()
+    }
+
+    /// The next line for the log.
+    pub fn poll_log(&mut self) -> Option<LogLine> {
+        self.log.pop_front()
     }
 
     /// Writes the next datagram into `datagram` (cleared first), and says where it goes. What rides

@@ -173,6 +173,9 @@ impl Simulation {
         let mut flow = ControlFlow::Continue(());
         let Some(process) = &mut self.hosts[host.index()].process else { return flow };
         let mut any = false;
+        while let Some(line) = process.node.poll_log() {
+            line.write();
+        }
         while let Some(event) = process.node.poll_event() {
             if let Some(checks) = &mut self.checks {
                 checks.heard(self.now, host, &process.node, &event);

@@ -10,7 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tracing::Level;
 
+use super::super::log::log;
 use super::Report;
 use super::talk::{End, Identity, WELCOME, fill, hold, say};
 use crate::view::ClusterView;
@@ -81,7 +83,7 @@ impl Acceptor {
                     sleep(ACCEPT_PAUSE).await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "accepting failed");
+                    log(Level::DEBUG, move || tracing::debug!(%error, "accepting failed"));
                     sleep(FAILURE_PAUSE).await;
                 }
             }

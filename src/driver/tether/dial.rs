@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
+use tracing::Level;
 
+use super::super::log::log;
 use super::Report;
 use super::talk::{End, Identity, WELCOME, bid_farewell, hear, hold, say};
 use crate::node::NodeId;
@@ -75,7 +77,8 @@ impl Dial {
         let stream = match connected.map_err(io::Error::from).flatten() {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::debug!(peer = %self.peer, addr = %self.addr, %error, "no tether");
+                let (peer, addr) = (self.peer, self.addr);
+                log(Level::DEBUG, move || tracing::debug!(%peer, %addr, %error, "no tether"));
                 return Attempt::Failed;
             }
         };
@@ -88,9 +91,11 @@ impl Dial {
             answer = timeout(ANSWER_TIMEOUT, self.introduce(&stream)) => answer,
         };
         if answer != Ok(Some(WELCOME)) {
-            tracing::debug!(peer = %self.peer, addr = %self.addr, ?answer, "tether refused");
+            let (peer, addr) = (self.peer, self.addr);
+            let late = answer.is_err();
+            log(Level::DEBUG, move || tracing::debug!(%peer, %addr, ?answer, "tether refused"));
             // An answer that comes late must not make it a tether.
-            bid_farewell(&stream, answer.is_err()).await;
+            bid_farewell(&stream, late).await;
             return Attempt::Failed;
         }
         let up = self.reports.send(Report::Up { link: self.link });

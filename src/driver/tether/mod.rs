@@ -39,8 +39,9 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::Instrument;
+use tracing::{Instrument, Level};
 
+use super::log::log;
 use crate::node::NodeId;
 use crate::proto::Protocol;
 use crate::view::ClusterView;
@@ -256,7 +257,9 @@ impl Tethers {
                 Err(error) if !self.warned => {
                     self.warned = true;
                     let addr = self.bound;
-                    tracing::warn!(%addr, %error, "cannot listen on TCP: no tethers from others");
+                    log(Level::WARN, move || {
+                        tracing::warn!(%addr, %error, "cannot listen on TCP: no tethers come in");
+                    });
                 }
                 Err(_) => {}
             }

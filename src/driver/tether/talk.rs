@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tracing::Level;
 
+use super::super::log::log;
 use crate::node::NodeId;
 use crate::wire::{ClusterId, HEADER_BYTES, Header, begin, decode_header, finish};
 
@@ -64,7 +66,7 @@ pub(super) async fn hold(stream: &TcpStream, close: &mut oneshot::Receiver<()>) 
         heard = hear(stream) => match heard {
             Some(FAREWELL) => End::Told,
             Some(byte) => {
-                tracing::debug!(byte, "a tether speaks: it is closed");
+                log(Level::DEBUG, move || tracing::debug!(byte, "a tether speaks: it is closed"));
                 End::Told
             }
             None => End::Died,

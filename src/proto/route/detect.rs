@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tracing::Level;
+
 use super::super::detector::{Answered, Step, Watched, ring_from};
 use super::super::health::Sign;
 use super::super::members::Claimed;
@@ -114,7 +116,9 @@ impl Protocol {
     /// The kernel noticed something of the peer at an address.
     pub(in crate::proto) fn take_hint(&mut self, addr: SocketAddr, hint: Hint) {
         let Some(target) = self.members.peer_at(addr).filter(|_| self.is_active()) else { return };
-        tracing::debug!(peer = %target, ?hint, "the kernel noticed something");
+        self.log(Level::DEBUG, move || {
+            tracing::debug!(peer = %target, ?hint, "the kernel noticed something");
+        });
         self.doubt(target);
         if hint == Hint::Unreachable
             && let Some(step) = self.detector.bounced(self.now, target)
@@ -176,7 +180,7 @@ impl Protocol {
         let about = (target, incarnation);
         self.suspicions.begin(self.now, about, seq, (others, candidates), waits);
         self.counters.plain.suspicions += 1;
-        tracing::debug!(node = %target, "suspected");
+        self.log(Level::DEBUG, move || tracing::debug!(node = %target, "suspected"));
         let often = self.config.probe_interval * OFTEN;
         if self.contact.suspected.is_some_and(|at| self.now - at < often) {
             self.standing.trouble(self.now, self.config.probe_interval);
@@ -357,7 +361,7 @@ impl Protocol {
 
     fn clear_suspicion(&mut self, target: NodeId) {
         if self.suspicions.remove(target) {
-            tracing::debug!(node = %target, "no longer suspected");
+            self.log(Level::DEBUG, move || tracing::debug!(node = %target, "no longer suspected"));
         }
     }
 

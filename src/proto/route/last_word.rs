@@ -12,6 +12,8 @@
 
 use std::net::SocketAddr;
 
+use tracing::Level;
+
 use super::super::health::Sign;
 use super::super::piggyback::Rumor;
 use super::super::pull::Purpose;
@@ -72,7 +74,10 @@ impl Protocol {
         if doubted >= own {
             self.live_at(doubted.next());
             self.health.saw(Sign::Refuted);
-            tracing::debug!(by = ?claim.by, "refuted a suspicion of this node");
+            let by = claim.by;
+            self.log(Level::DEBUG, move || {
+                tracing::debug!(?by, "refuted a suspicion of this node");
+            });
             if claim.state == State::Failed && self.rules.repair_on_rise {
                 self.return_to_life(origin);
             }
@@ -98,7 +103,11 @@ impl Protocol {
         let before = self.standing.is_out(self.now);
         let may = self.standing.may_return(self.now, self.config.probe_interval);
         if !may && !before {
-            tracing::warn!("declared down again: this node stays out until its links are steady");
+            self.log(Level::WARN, || {
+                tracing::warn!(
+                    "declared down again: this node stays out until its links are steady"
+                );
+            });
         }
         may || self.rules.classic.is_some()
     }
@@ -106,7 +115,10 @@ impl Protocol {
     /// Others hold that this run has come to its end.
     fn begin_life_after(&mut self, origin: Origin, incarnation: Incarnation) {
         let own = self.members.local().incarnation;
-        tracing::warn!(by = %origin.id, "said to have left, or lost its name: it has not");
+        let by = origin.id;
+        self.log(Level::WARN, move || {
+            tracing::warn!(%by, "said to have left, or lost its name: it has not");
+        });
         self.live_at(incarnation.max(own).next_life());
         let incarnation = self.members.local().incarnation;
         if origin.id != self.local {
@@ -178,7 +190,10 @@ impl Protocol {
             return;
         }
         let name = self.members.local().node.node_name().clone();
-        tracing::error!(name = %name, holder = %holder, "another live node has this node's name");
+        let lost = name.clone();
+        self.log(Level::ERROR, move || {
+            tracing::error!(name = %lost, %holder, "another live node has this node's name");
+        });
         self.events.push_back(Event::NameConflict { name, other: holder });
         self.outcomes.push_back(Outcome::NameTaken { holder, stopped: true });
         self.phase = Phase::Stopped;
@@ -219,7 +234,9 @@ impl Protocol {
             Table::Scope(scope) => {
                 if self.roles.outdo(scope, theirs) {
                     self.counters.plain.refutations += 1;
-                    tracing::debug!(?scope, "others had other roles of this node");
+                    self.log(Level::DEBUG, move || {
+                        tracing::debug!(?scope, "others had other roles of this node");
+                    });
                     self.news(Rumor::Roles(self.local, scope), Generation::ZERO);
                 }
             }
@@ -238,7 +255,7 @@ impl Protocol {
         self.members.update_local(|member| member.incarnation = incarnation);
         if wrong {
             self.counters.plain.refutations += 1;
-            tracing::debug!("others had another profile of this node");
+            self.log(Level::DEBUG, || tracing::debug!("others had another profile of this node"));
             self.members.update_local(|member| member.change_run(|run| run.version = version));
             self.publish_profile();
         }

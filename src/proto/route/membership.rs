@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
+use tracing::Level;
+
 use super::super::Protocol;
 use super::super::members::{Claimed, Member, Profiled, Run};
 use super::super::piggyback::Rumor;
@@ -154,7 +156,10 @@ impl Protocol {
         self.announcing.clear(id);
         self.members.announce(id);
         let Some(node) = self.members.live(id).map(|member| member.node.clone()) else { return };
-        tracing::info!(node = %node, id = %id, addr = %node.addr(), "node up");
+        let up = node.clone();
+        self.log(Level::INFO, move || {
+            tracing::info!(node = %up, id = %up.id(), addr = %up.addr(), "node up");
+        });
         self.events.push_back(Event::NodeUp { node: node.clone() });
         for (scope, role) in self.shown_roles(id) {
             self.events.push_back(Event::RoleAdded { scope, node: node.clone(), role });
@@ -337,7 +342,7 @@ impl Protocol {
         }
         match (from.is_live(), to.is_live()) {
             (true, true) if to == State::Alive => {
-                tracing::debug!(node = %id, "refuted");
+                self.log(Level::DEBUG, move || tracing::debug!(node = %id, "refuted"));
                 self.detector.refuted(self.now, id);
                 self.suspicions.remove(id);
                 #[cfg(feature = "sim")]
@@ -365,7 +370,7 @@ impl Protocol {
     /// Somebody holds a live run dead: it hears of that with whatever it is sent, and refutes it,
     /// or is found dead here too.
     fn dispute(&mut self, origin: Option<Origin>, id: NodeId, by: NodeId) {
-        tracing::debug!(node = %id, by = %by, "disputed");
+        self.log(Level::DEBUG, move || tracing::debug!(node = %id, by = %by, "disputed"));
         #[cfg(feature = "sim")]
         if self.rules.classic.is_some() {
             let incarnation = self.members.find(id).map(|member| member.incarnation);
@@ -433,7 +438,10 @@ impl Protocol {
             return;
         }
         let reason = self.down_reason(member, to);
-        tracing::info!(node = %node, id = %id, reason = %reason, "node down");
+        let (down, why) = (node.clone(), reason.clone());
+        self.log(Level::INFO, move || {
+            tracing::info!(node = %down, id = %down.id(), reason = %why, "node down");
+        });
         for (scope, role) in shown {
             self.events.push_back(Event::RoleRemoved { scope, node: node.clone(), role });
         }

@@ -29,8 +29,11 @@ mod timeouts;
 
 use std::net::SocketAddr;
 
+use tracing::Level;
+
 use super::fetch::Source;
 use super::pull::Purpose;
+use super::{LogLine, Protocol};
 use crate::node::NodeId;
 
 #[cfg(feature = "sim")]
@@ -72,5 +75,17 @@ impl Origin {
     /// scope, bring only what everybody else knows.
     fn is_news(&self) -> bool {
         !matches!(self.pulled, Some(Purpose::Join | Purpose::Scope(_)))
+    }
+}
+
+/// Lines for the log that wait to be taken away.
+const MAX_LOG_LINES: usize = 1024;
+
+impl Protocol {
+    /// Logs, unless nobody wants lines of this level, or nobody takes any.
+    fn log(&mut self, level: Level, write: impl FnOnce() + Send + 'static) {
+        if self.log.len() < MAX_LOG_LINES {
+            self.log.extend(LogLine::new(level, write));
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use tracing::Level;
+
 use super::super::clash::{Claimant, Decision, Standing};
 use super::super::members::{Claimed, Member, Profiled};
 use super::super::piggyback::Rumor;
@@ -173,7 +175,10 @@ impl Protocol {
         if !challenger_wins {
             let both_live = decision.answered && challenger.addr != listed.addr;
             if both_live && decision.challenger_lives {
-                tracing::warn!(name = %name, other = %challenger.addr, "name conflict");
+                let (claimed, other) = (name.clone(), challenger.addr);
+                self.log(Level::WARN, move || {
+                    tracing::warn!(name = %claimed, %other, "name conflict");
+                });
                 self.events.push_back(Event::NameConflict { name, other: challenger.addr });
             } else if !both_live
                 && decision.listed_lives

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tracing::Level;
+
 use super::super::Protocol;
 use super::super::members::Profiled;
 use super::super::roles::{Merged, Over};
@@ -112,8 +114,11 @@ impl Protocol {
     fn tell_limit(&mut self, limit: Limit, node: Node, scope: Option<ScopeId>) {
         let table = scope.and_then(|scope| self.roles.table(scope));
         let scope = table.map(|table| table.name.clone());
-        let shown = scope.as_ref().map(tracing::field::display);
-        tracing::warn!(%limit, node = %node, id = %node.id(), scope = shown, "limit reached");
+        let (over, place) = (node.clone(), scope.clone());
+        self.log(Level::WARN, move || {
+            let scope = place.as_ref().map(tracing::field::display);
+            tracing::warn!(%limit, node = %over, id = %over.id(), scope, "limit reached");
+        });
         self.events.push_back(Event::LimitReached { limit, node, scope });
     }
 
