@@ -226,7 +226,7 @@ impl Generation {
 
     /// One step on.
     pub(crate) const fn next(self) -> Generation {
-        Generation(self.0 + 1)
+        Generation(self.0.saturating_add(1))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use net::{CLUSTER, Net, addr, scope};
 use rolecall::proto::{Command, Outcome, Sealing};
+use rolecall::time::Instant;
 use rolecall::wire::frame::{
     Alive, Boot, Failed, Incarnation, JoinReply, Left, Membership, Profile, Replaced, RoleOp,
     Roles, Verdict,
@@ -238,7 +239,7 @@ fn numbers_that_others_seal_with_are_passed() {
     let cluster = ClusterId::of(CLUSTER);
     let (victim, to) = (world.id(2), world.id(3));
     let mut forger = Sealing::new(keyring, cluster, victim);
-    forger.number_on(1_000_000);
+    forger.number_on(Instant::ORIGIN, 1_000_000);
     let mut datagram = Vec::new();
     begin_sealed(Header { cluster, from: victim, to: Some(to) }, &mut datagram);
     assert!(forger.seal(Some(to), &mut datagram));
@@ -251,4 +252,79 @@ fn numbers_that_others_seal_with_are_passed() {
     assert_eq!(dropped(&world), before, "it has heard of that");
     world.settle();
     assert!(!world.told(3, "down n2"), "nobody was held dead meanwhile");
+}
+
+#[test]
+fn numbers_far_ahead_are_reached_in_steps_and_nothing_is_beyond_the_last() {
+    let keyring = Keyring::new([7; 32]);
+    let mut world = World::new(21, Some(keyring.clone()));
+    let cluster = ClusterId::of(CLUSTER);
+    let (victim, to) = (world.id(2), world.id(3));
+    let mut forger = Sealing::new(keyring, cluster, victim);
+    // Each is as far ahead of the one before as one can get at once.
+    for step in 1..=3 {
+        forger.number_on(Instant::from_micros(step * 1_000_000), step << 36);
+        let mut datagram = Vec::new();
+        begin_sealed(Header { cluster, from: victim, to: Some(to) }, &mut datagram);
+        assert!(forger.seal(Some(to), &mut datagram));
+        world.net.deliver(addr(LIAR), addr(3), datagram);
+    }
+    world.net.run(Duration::from_secs(60));
+    let dropped = |world: &World| world.net.node(addr(3)).stats().dropped.replayed;
+    let before = dropped(&world);
+    world.net.run(Duration::from_secs(20));
+    assert_eq!(dropped(&world), before, "it has caught up");
+    world.settle();
+    for second in 4..5000 {
+        forger.number_on(Instant::from_micros(second * 1_000_000), u64::MAX);
+    }
+    let mut datagram = Vec::new();
+    begin_sealed(Header { cluster, from: victim, to: Some(to) }, &mut datagram);
+    assert!(!forger.seal(Some(to), &mut datagram), "there are no more");
+}
+
+#[test]
+fn a_run_that_was_replaced_while_it_stood_still_gives_way() {
+    let mut world = World::new(22, None);
+    world.net.run(Duration::from_secs(60));
+    world.net.hosts.get_mut(&addr(2)).unwrap().paused = true;
+    world.net.run(Duration::from_secs(20));
+    // Rescheduled: the same name, at another address.
+    world.net.start("n2", addr(30), &[addr(0)]);
+    world.net.run(Duration::from_secs(20));
+    let heir = world.id(30);
+    world.net.resume(addr(2));
+    world.net.run(Duration::from_secs(20));
+    let stopped = Outcome::NameTaken { holder: addr(30), stopped: true };
+    assert!(world.net.hosts[&addr(2)].outcomes.contains(&stopped), "it has asked, and stops");
+    drop(world.net.kill(addr(2)));
+    world.settle();
+    let members = world.net.node(addr(0)).members();
+    assert_eq!(members.iter().find(|node| node.name() == "n2").unwrap().id(), heir);
+    assert!(!world.told(0, "down n2 replaced by") || world.told(0, "up n2"));
+}
+
+#[test]
+fn a_stranger_cannot_put_anybody_out_under_another_name() {
+    let mut world = World::new(23, None);
+    let lie = Profile { name: NodeName::new("x").unwrap(), ..world.profile(2) };
+    world.liar = NodeId::from_u64(99).unwrap();
+    world.tell(3, lie);
+    assert!(!world.told(3, "down n2"), "nobody knows who says so");
+    world.settle();
+}
+
+#[test]
+fn who_is_lied_about_all_the_time_does_not_tell_everybody_each_time() {
+    let mut world = World::new(24, None);
+    let victim = world.id(2);
+    world.net.run(Duration::from_secs(5));
+    let before = world.net.node(addr(2)).stats().refutations;
+    for n in 0..100 {
+        world.tell(2, whole(victim, 500 + n, "forged"));
+        world.net.run(Duration::from_millis(10));
+    }
+    let refuted = world.net.node(addr(2)).stats().refutations - before;
+    assert!((1..=3).contains(&refuted), "{refuted} in a second");
+    world.settle();
 }

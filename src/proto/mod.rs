@@ -70,7 +70,7 @@ use receipt::Receipts;
 use refusals::Refusals;
 use roles::RoleTables;
 use round_trips::RoundTrips;
-use route::{Cargo, Counters, Hearsay, Outgoing, PartCache};
+use route::{Cargo, Corrections, Counters, Hearsay, Outgoing, PartCache};
 pub use seal::Sealing;
 use spread::Hops;
 use standing::Standing;
@@ -159,6 +159,7 @@ pub struct Protocol {
     cookies: CookieJar,
     clashes: Clashes,
     succession: Succession,
+    corrections: Corrections,
     receipts: Receipts,
     gatherings: Gatherings,
     /// Scopes in which somebody waits to hear who has the news that go out next.
@@ -276,6 +277,7 @@ impl Protocol {
             cookies: CookieJar::new(&mut rng),
             clashes: Clashes::default(),
             succession: Succession::default(),
+            corrections: Corrections::default(),
             receipts: Receipts::default(),
             gatherings: Gatherings::default(),
             asked_about: BTreeSet::new(),

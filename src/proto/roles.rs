@@ -433,7 +433,7 @@ impl RoleTables {
         let (ours, leap) = (own.stamp(), theirs.number.saturating_sub(own.generation.as_u64()));
         let wrong = theirs.number > ours.number
             || (theirs.number == ours.number && theirs.print != ours.print);
-        if !wrong || leap > MAX_LEAP {
+        if !wrong || leap > MAX_LEAP || theirs.number == u64::MAX {
             return false;
         }
         let generation = Generation::from_u64(theirs.number).next();

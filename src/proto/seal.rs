@@ -34,7 +34,12 @@ const PAUSE_BETWEEN_NUDGES: std::time::Duration = std::time::Duration::from_secs
 
 /// A number that is further ahead of the last one is not believed: who has the key and seals in
 /// another run's name must not use up its numbers.
-const MAX_LEAP: u64 = 1 << 36;
+const MAX_LEAP: u64 = 1 << 42;
+
+/// A run numbers on by so much at most, once in [`PAUSE_BETWEEN_STEPS`]: who tells it to cannot
+/// take it further than others believe before they have heard it.
+const MAX_STEP: u64 = 1 << 36;
+const PAUSE_BETWEEN_STEPS: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Members that are told within that time, at most.
 const MAX_NUDGED: usize = 1024;
@@ -77,6 +82,8 @@ pub struct Sealing {
     switches: u64,
     peers: IdMap<Peer>,
     nudged: IdMap<Instant>,
+    /// When this run last numbered on.
+    stepped: Option<Instant>,
 }
 
 /// A key, ready to derive from, and what this run seals with.
@@ -204,6 +211,7 @@ impl Sealing {
             switches: 0,
             peers: IdMap::default(),
             nudged: IdMap::default(),
+            stepped: None,
         };
         sealing.keys_changed();
         sealing
@@ -249,7 +257,7 @@ impl Sealing {
     /// # Panics
     /// When the buffer holds no header.
     pub fn seal(&mut self, to: Option<NodeId>, datagram: &mut Vec<u8>) -> bool {
-        if self.counter == MAX_COUNTER {
+        if self.counter >= MAX_COUNTER {
             return false;
         }
         self.counter += 1;
@@ -318,9 +326,11 @@ impl Sealing {
 
     /// Numbers on from what others have seen of this run, if that is higher: somebody else has
     /// sealed in its name, and what it sends itself is taken for old.
-    pub fn number_on(&mut self, number: u64) {
-        if number > self.counter && number - self.counter <= MAX_LEAP {
-            self.counter = number;
+    pub fn number_on(&mut self, now: Instant, number: u64) {
+        let lately = self.stepped.is_some_and(|at| now < at + PAUSE_BETWEEN_STEPS);
+        if number > self.counter && !lately {
+            self.stepped = Some(now);
+            self.counter = number.min(self.counter + MAX_STEP).min(MAX_COUNTER);
         }
     }
 

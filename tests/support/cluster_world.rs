@@ -13,6 +13,7 @@ use std::time::Duration;
 use arbitrary::Unstructured;
 use bytes::Bytes;
 use rolecall::proto::{Command, Protocol, Sealing};
+use rolecall::time::Instant;
 use rolecall::wire::frame::Verdict;
 use rolecall::wire::limits::MAX_DATAGRAM_BYTES;
 use rolecall::wire::sealed::begin_sealed;
@@ -194,7 +195,9 @@ impl World {
             // Beyond what the run itself has sealed, or not.
             let number = self.numbers.entry(from).or_default();
             *number += 1 + below(u, MAX_SKIPPED) as u64;
-            sealing.number_on(*number);
+            // Each call counts, as if a second had passed since the one before.
+            let now = Instant::from_micros(*number * 1_000_000);
+            sealing.number_on(now, *number);
             assert!(sealing.seal(Some(to), &mut bytes), "there are numbers left");
         } else {
             begin(header, &mut bytes);

@@ -154,7 +154,7 @@ impl Protocol {
         let before = self.members.local().scopes.clone();
         self.members.update_local(|member| {
             member.change_run(|run| {
-                run.version += 1;
+                run.version = run.version.saturating_add(1);
                 run.scopes.clone_from(&scopes);
             });
         });

@@ -242,7 +242,7 @@ impl Protocol {
         self.members.update_local(|member| {
             member.change_run(|run| {
                 run.boot = run.boot.max(boot);
-                run.version += 1;
+                run.version = run.version.saturating_add(1);
             });
         });
     }

@@ -10,6 +10,7 @@
 //! | has lost its name | asks the heir, and gives way if that has it; else begins another life |
 //! | has another profile or other roles than it has | makes a version above that |
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use tracing::Level;
@@ -19,12 +20,14 @@ use super::super::piggyback::Rumor;
 use super::super::pull::Purpose;
 use super::super::roles::RoleTable;
 use super::super::state::State;
+use super::super::timer::Deadlines;
 use super::super::{Outcome, Phase, Protocol};
 use super::Origin;
 use super::membership::Claim;
 use super::reconcile::parts_of;
 use crate::event::Event;
 use crate::node::{Generation, NodeId};
+use crate::time::Instant;
 use crate::wire::frame::{Alive, Contested, Incarnation, Object, Profile, Roles, Stamp, Table};
 use crate::wire::{Frame, print};
 
@@ -32,8 +35,20 @@ use crate::wire::{Frame, print};
 /// costs less than to have them ask.
 const SMALL_SET_BYTES: usize = 256;
 
+/// Nodes that are told within a probe interval that others differ about them.
+const MAX_CONTESTED: usize = 64;
+
 /// The heir to this node's name has so many probe intervals to be found and to answer.
 const PATIENCE_WITH_HEIR: u32 = 2;
+
+/// What was put right lately, so that a liar cannot have everybody told again and again.
+#[derive(Debug, Default)]
+pub(in crate::proto) struct Corrections {
+    /// When this node last made something newer than what others had of it.
+    outdone: BTreeMap<Table, Instant>,
+    /// Who was told that others differ about it, and until when it is not told again.
+    told: Deadlines<NodeId>,
+}
 
 impl Protocol {
     /// Somebody claims something of this node: that it has failed is refuted, directly to who said
@@ -53,8 +68,10 @@ impl Protocol {
             State::Left | State::Replaced if claimed.life() < own.life() => {
                 self.send(origin.addr, Some(origin.id), Alive { id: self.local, incarnation: own });
             }
-            State::Left if self.goodbye.is_none() => self.begin_life_after(origin, claimed),
-            State::Alive | State::Left => {}
+            State::Alive => {}
+            // Whoever says goodbye has nothing more to say.
+            State::Left | State::Replaced if self.goodbye.is_some() => {}
+            State::Left => self.begin_life_after(origin, claimed),
             State::Replaced => {
                 let deadline = self.now + self.config.probe_interval * PATIENCE_WITH_HEIR;
                 if let Some(heir) = claim.by
@@ -91,9 +108,10 @@ impl Protocol {
     /// Whether its accuser was dead to this node too, while others were there all the time: then
     /// the two were on different sides of a partition, and none of them has to prove anything.
     fn was_only_apart(&self, claim: &Claim) -> bool {
-        let dead = |id: NodeId| match self.members.live(id) {
-            Some(_) => self.risen.contains(id),
-            None => !self.members.is_private_death(id),
+        let dead = |id: NodeId| {
+            let state = self.members.find(id).map(|member| member.state);
+            let failed = state == Some(State::Failed) && !self.members.is_private_death(id);
+            failed || self.risen.contains(id)
         };
         claim.by.is_some_and(dead) && self.is_in_unbroken_contact()
     }
@@ -201,7 +219,7 @@ impl Protocol {
 
     /// No heir has answered: this node keeps its name, and says so.
     pub(super) fn settle_succession(&mut self) {
-        if self.succession.take_silent(self.now) {
+        if self.succession.take_silent(self.now) && self.goodbye.is_none() {
             let incarnation = self.members.local().incarnation;
             let itself = Origin::of(self.local, self.members.local().node.addr());
             self.begin_life_after(itself, incarnation);
@@ -229,10 +247,16 @@ impl Protocol {
     /// Somebody has this entry of this node: unless it is what the node has or had, it makes a
     /// newer one.
     pub(super) fn outdo(&mut self, table: Table, theirs: Stamp) {
+        // To tell everybody costs more than to say so here; who still has it says so again.
+        let lately = |at: &Instant| self.now < *at + self.config.probe_interval;
+        if self.corrections.outdone.get(&table).is_some_and(lately) {
+            return;
+        }
         match table {
             Table::Members => self.outdo_profile(theirs),
             Table::Scope(scope) => {
                 if self.roles.outdo(scope, theirs) {
+                    self.corrections.outdone.insert(table, self.now);
                     self.counters.plain.refutations += 1;
                     self.log(Level::DEBUG, move || {
                         tracing::debug!(?scope, "others had other roles of this node");
@@ -253,7 +277,8 @@ impl Protocol {
         let wrong = version > own.version || (version == own.version && theirs.print != own_print);
         let incarnation = incarnation.max(own.incarnation);
         self.members.update_local(|member| member.incarnation = incarnation);
-        if wrong {
+        if wrong && version < u32::MAX {
+            self.corrections.outdone.insert(Table::Members, self.now);
             self.counters.plain.refutations += 1;
             self.log(Level::DEBUG, || tracing::debug!("others had another profile of this node"));
             self.members.update_local(|member| member.change_run(|run| run.version = version));
@@ -277,6 +302,15 @@ impl Protocol {
         if id == self.local {
             return self.outdo(table, both[1]);
         }
+        for id in self.corrections.told.due(self.now) {
+            self.corrections.told.clear(id);
+        }
+        if self.corrections.told.contains(id)
+            || self.corrections.told.keys().count() >= MAX_CONTESTED
+        {
+            return;
+        }
+        self.corrections.told.set(id, self.now + self.config.probe_interval);
         let mut payload = Vec::new();
         for stamp in both {
             Frame::from(Contested { table, stamp }).encode(&mut payload);

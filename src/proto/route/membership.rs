@@ -67,6 +67,9 @@ impl Protocol {
             return;
         }
         if self.members.is_misnamed(profile) {
+            if !self.is_proven(origin) {
+                return self.ask_for_proof(origin, profile.id);
+            }
             self.expel(profile.id);
         }
         if self.members.find(profile.id).is_none() {

@@ -43,6 +43,7 @@ pub use converged::Introduction;
 pub(super) use counters::Counters;
 #[cfg(feature = "sim")]
 pub use inspect::{Digest, Queue, RunState, Sighting};
+pub(super) use last_word::Corrections;
 pub(super) use membership::Hearsay;
 pub(super) use scopes::PartCache;
 pub(super) use send::Outgoing;

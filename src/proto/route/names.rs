@@ -12,7 +12,7 @@ use super::super::{Phase, Protocol};
 use super::Origin;
 use crate::event::Event;
 use crate::node::{NodeId, NodeName};
-use crate::wire::frame::{Incarnation, JoinReply, Object, Ping, Profile, Verdict};
+use crate::wire::frame::{Fetch, Incarnation, JoinReply, Object, Ping, Profile, Verdict};
 
 impl Protocol {
     /// Whether a run that is not in the table may enter it now: its name may be another's.
@@ -143,6 +143,18 @@ impl Protocol {
         {
             self.state_changed(None, (id, by), (from, to));
         }
+    }
+
+    /// A run that has lost its name asks who has it, to hear it from that one. The answer goes to
+    /// where the run is known to have been.
+    pub(super) fn tell_heir(&mut self, loser: NodeId, fetch: &Fetch) -> bool {
+        let lost = self.members.find(loser).is_some_and(|it| it.state == State::Replaced);
+        let heir = self.members.killer(loser).filter(|_| lost);
+        let asked = |heir: &NodeId| fetch.wants.iter().any(|(it, _)| *it == Object::Profile(*heir));
+        let Some(heir) = heir.filter(asked) else { return false };
+        let Some(frame) = self.object_frame(Object::Profile(heir), 0) else { return false };
+        self.send_to(loser, frame);
+        true
     }
 
     /// Asks those who claim one name whether they live.

@@ -74,8 +74,9 @@ impl Protocol {
     fn tell_behind(&mut self, datagram: &[u8]) {
         let Some(sealing) = &mut self.sealing else { return };
         if let Some((run, number)) = sealing.behind(self.now, datagram)
-            && self.members.live(run).is_some()
+            && self.members.find(run).is_some()
         {
+            // It may be held dead here because of that.
             self.send_to(run, Behind { number });
         }
     }
@@ -83,7 +84,7 @@ impl Protocol {
     /// A member says that higher numbers than this run's have come in its name.
     fn number_on(&mut self, behind: Behind) {
         if let Some(sealing) = &mut self.sealing {
-            sealing.number_on(behind.number);
+            sealing.number_on(self.now, behind.number);
         }
     }
 
@@ -174,7 +175,10 @@ impl Protocol {
             | Frame::Roles(_) => self.receive_rumor(*origin, frame),
             Frame::Reached(reached) if origin.member => self.gatherings.handle_report(reached),
             Frame::Contested(it) if origin.member => self.outdo(it.table, it.stamp),
-            Frame::Behind(behind) if origin.member => self.number_on(*behind),
+            // From whom this node holds dead too: it may have heard nothing because of that.
+            Frame::Behind(behind) if self.members.find(origin.id).is_some() => {
+                self.number_on(*behind);
+            }
             Frame::Contested(_) | Frame::Behind(_) | Frame::Reached(_) => {
                 self.counters.plain.dropped.stranger += 1;
             }
@@ -243,6 +247,11 @@ impl Protocol {
     /// tell what is not for everybody.
     fn receive_request(&mut self, origin: Origin, frame: &Frame) {
         if !origin.member {
+            if let Frame::Fetch(fetch) = frame
+                && self.tell_heir(origin.id, fetch)
+            {
+                return;
+            }
             self.counters.plain.dropped.stranger += 1;
             if self.members.find(origin.id).is_none() {
                 self.send(origin.addr, Some(origin.id), Introduce);

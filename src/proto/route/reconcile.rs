@@ -21,7 +21,7 @@ use super::super::members::Member;
 use super::super::pull::Purpose;
 use super::super::pull::Range;
 use super::super::sketch::{Decoded, Entry, Progress, restamp};
-use super::super::state::State;
+use super::super::state::{State, supersedes};
 use super::super::timer::Timer;
 use super::super::{Phase, Protocol};
 use super::Origin;
@@ -328,7 +328,7 @@ impl Protocol {
             (None, Some((version, incarnation))) => {
                 match member.map(|it| (it.state, it.incarnation)) {
                     None => missing.here.push((object, u64::from(version))),
-                    Some((State::Failed, dead)) if incarnation > dead => {
+                    Some(dead) if supersedes((State::Alive, incarnation), dead) => {
                         missing.here.push((object, u64::from(version)));
                     }
                     Some((state, _)) => {
