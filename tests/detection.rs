@@ -441,5 +441,6 @@ fn nobody_is_down_where_a_fifth_of_all_datagrams_is_lost() {
     fleet.nobody_was_down_but(&[]);
     let (passing, dropped) = fleet.network.counts();
     println!("{dropped} of {passing} datagrams were dropped");
-    assert!(dropped * 10 > passing, "they were to be dropped");
+    // There are some hundred in the short form: a fifth of so few can be a tenth.
+    assert!(dropped * 20 > passing, "they were to be dropped");
 }

@@ -30,6 +30,13 @@ impl Introduction {
     pub fn node(&self) -> &Node {
         self.run.node()
     }
+
+    /// The same node with the roles that it has later; its profile need not have changed.
+    #[must_use]
+    pub fn with_roles_of(mut self, later: Introduction) -> Introduction {
+        self.roles = later.roles;
+        self
+    }
 }
 
 impl Protocol {

@@ -181,7 +181,7 @@ impl Repair {
         }
         for (n, side) in ahead {
             let told: &mut Vec<Introduction> = &mut told[side];
-            told[n] = others[n].introduction();
+            told[n] = told[n].clone().with_roles_of(others[n].introduction());
         }
         (told, counts[0] + counts[1])
     }
