@@ -106,3 +106,9 @@ fn generated_and_damaged_datagrams_obey_the_laws_of_datagrams() {
     }
     assert!(frames_seen > 50_000, "{frames_seen}");
 }
+
+/// Found by fuzzing: it was sent as it is, and no datagram is as long.
+#[test]
+fn who_lost_its_name_to_a_run_with_a_large_profile_may_ask_for_that() {
+    cluster_world::run(include_bytes!("../fuzz/seeds/cluster/large-heir"));
+}

@@ -152,8 +152,14 @@ impl Protocol {
         let heir = self.members.killer(loser).filter(|_| lost);
         let asked = |heir: &NodeId| fetch.wants.iter().any(|(it, _)| *it == Object::Profile(*heir));
         let Some(heir) = heir.filter(asked) else { return false };
-        let Some(frame) = self.object_frame(Object::Profile(heir), 0) else { return false };
-        self.send_to(loser, frame);
+        let mut payload = Vec::new();
+        // One that is too large for a datagram is announced instead, and not to be had: this run
+        // is no member any more. It goes on in another life, and the names are disputed.
+        self.encode_object(Object::Profile(heir), self.payload_room(), &mut payload);
+        if payload.is_empty() {
+            return false;
+        }
+        self.send_payload_to(loser, payload);
         true
     }
 
