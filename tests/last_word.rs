@@ -3,6 +3,7 @@
 #[path = "support/net.rs"]
 mod net;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,13 +50,35 @@ impl World {
 
     /// The liar tells node `to`.
     fn tell(&mut self, to: u16, frame: impl Into<Frame>) {
-        let header =
-            Header { cluster: ClusterId::of(CLUSTER), from: self.liar, to: Some(self.id(to)) };
+        self.say((self.liar, addr(LIAR)), to, frame);
+    }
+
+    /// A run somewhere tells node `to`.
+    fn say(&mut self, (from, at): (NodeId, SocketAddr), to: u16, frame: impl Into<Frame>) {
+        let header = Header { cluster: ClusterId::of(CLUSTER), from, to: Some(self.id(to)) };
         let mut datagram = Vec::new();
         begin(header, &mut datagram);
         frame.into().encode(&mut datagram);
         finish(&mut datagram, header.cluster);
-        self.net.deliver(addr(LIAR), addr(to), datagram);
+        self.net.deliver(at, addr(to), datagram);
+    }
+
+    /// The liar sends node `to` a datagram that is sealed in the name of `of`; false when that has
+    /// no more numbers.
+    fn forge(&mut self, forger: &mut Sealing, of: u16, to: u16) -> bool {
+        let (from, run) = (self.id(of), Some(self.id(to)));
+        let mut datagram = Vec::new();
+        begin_sealed(Header { cluster: ClusterId::of(CLUSTER), from, to: run }, &mut datagram);
+        let sealed = forger.seal(run, &mut datagram);
+        if sealed {
+            self.net.deliver(addr(LIAR), addr(to), datagram);
+        }
+        sealed
+    }
+
+    /// Datagrams that node `at` dropped as too old.
+    fn replayed(&self, at: u16) -> u64 {
+        self.net.node(addr(at)).stats().dropped.replayed
     }
 
     /// All agree in the end, the liar is gone, and nobody has stopped.
@@ -160,12 +183,7 @@ fn who_has_lost_its_name_to_a_run_that_says_so_stops() {
     let seq = |frame: &Frame| if let Frame::Join(join) = frame { Some(join.seq) } else { None };
     let seq = frames.iter().find_map(seq).expect("the heir is asked");
     let reply = JoinReply { seq, verdict: Verdict::NameTaken { holder: addr(40) } };
-    let header = Header { cluster: ClusterId::of(CLUSTER), from: heir, to: Some(victim) };
-    let mut datagram = Vec::new();
-    begin(header, &mut datagram);
-    Frame::from(reply).encode(&mut datagram);
-    finish(&mut datagram, header.cluster);
-    world.net.deliver(addr(40), addr(2), datagram);
+    world.say((heir, addr(40)), 2, reply);
     let stopped = Outcome::NameTaken { holder: addr(40), stopped: true };
     assert!(world.net.hosts[&addr(2)].outcomes.contains(&stopped));
     assert!(world.net.hosts[&addr(2)].events.iter().any(|(_, event)| {
@@ -236,20 +254,14 @@ fn a_profile_that_others_make_is_outdone() {
 fn numbers_that_others_seal_with_are_passed() {
     let keyring = Keyring::new([7; 32]);
     let mut world = World::new(20, Some(keyring.clone()));
-    let cluster = ClusterId::of(CLUSTER);
-    let (victim, to) = (world.id(2), world.id(3));
-    let mut forger = Sealing::new(keyring, cluster, victim);
+    let mut forger = Sealing::new(keyring, ClusterId::of(CLUSTER), world.id(2));
     forger.number_on(Instant::ORIGIN, 1_000_000);
-    let mut datagram = Vec::new();
-    begin_sealed(Header { cluster, from: victim, to: Some(to) }, &mut datagram);
-    assert!(forger.seal(Some(to), &mut datagram));
-    world.net.deliver(addr(LIAR), addr(3), datagram);
-    let dropped = |world: &World| world.net.node(addr(3)).stats().dropped.replayed;
+    assert!(world.forge(&mut forger, 2, 3));
     world.net.run(Duration::from_secs(20));
-    let before = dropped(&world);
+    let before = world.replayed(3);
     assert!(before > 0, "what it sends seems old for a moment");
     world.net.run(Duration::from_secs(20));
-    assert_eq!(dropped(&world), before, "it has heard of that");
+    assert_eq!(world.replayed(3), before, "it has heard of that");
     world.settle();
     assert!(!world.told(3, "down n2"), "nobody was held dead meanwhile");
 }
@@ -258,29 +270,21 @@ fn numbers_that_others_seal_with_are_passed() {
 fn numbers_far_ahead_are_reached_in_steps_and_nothing_is_beyond_the_last() {
     let keyring = Keyring::new([7; 32]);
     let mut world = World::new(21, Some(keyring.clone()));
-    let cluster = ClusterId::of(CLUSTER);
-    let (victim, to) = (world.id(2), world.id(3));
-    let mut forger = Sealing::new(keyring, cluster, victim);
+    let mut forger = Sealing::new(keyring, ClusterId::of(CLUSTER), world.id(2));
     // Each is as far ahead of the one before as one can get at once.
     for step in 1..=3 {
         forger.number_on(Instant::from_micros(step * 1_000_000), step << 36);
-        let mut datagram = Vec::new();
-        begin_sealed(Header { cluster, from: victim, to: Some(to) }, &mut datagram);
-        assert!(forger.seal(Some(to), &mut datagram));
-        world.net.deliver(addr(LIAR), addr(3), datagram);
+        assert!(world.forge(&mut forger, 2, 3));
     }
     world.net.run(Duration::from_secs(60));
-    let dropped = |world: &World| world.net.node(addr(3)).stats().dropped.replayed;
-    let before = dropped(&world);
+    let before = world.replayed(3);
     world.net.run(Duration::from_secs(20));
-    assert_eq!(dropped(&world), before, "it has caught up");
+    assert_eq!(world.replayed(3), before, "it has caught up");
     world.settle();
     for second in 4..5000 {
         forger.number_on(Instant::from_micros(second * 1_000_000), u64::MAX);
     }
-    let mut datagram = Vec::new();
-    begin_sealed(Header { cluster, from: victim, to: Some(to) }, &mut datagram);
-    assert!(!forger.seal(Some(to), &mut datagram), "there are no more");
+    assert!(!world.forge(&mut forger, 2, 3), "there are no more");
 }
 
 #[test]

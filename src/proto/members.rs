@@ -38,13 +38,15 @@ pub(super) struct Run {
 impl Run {
     fn new(profile: &Profile, node: Node) -> Run {
         let scopes = Box::from(&*profile.scopes);
-        Run { node, boot: profile.boot, version: profile.version, scopes, print: 0 }.printed()
+        let Profile { boot, version, .. } = *profile;
+        let mut run = Run { node, boot, version, scopes, print: 0 };
+        run.reprint();
+        run
     }
 
-    fn printed(mut self) -> Run {
-        let Run { node, boot, scopes, .. } = &self;
+    fn reprint(&mut self) {
+        let Run { node, boot, scopes, .. } = &*self;
         self.print = print::of_profile(*boot, node.name(), node.addr(), node.meta(), scopes);
-        self
     }
 }
 
@@ -152,9 +154,9 @@ impl Member {
 
     /// Changes what its profile says.
     pub(super) fn change_run(&mut self, change: impl FnOnce(&mut Run)) {
-        let mut run = Run::clone(&self.run);
-        change(&mut run);
-        self.run = Arc::new(run.printed());
+        let run = Arc::make_mut(&mut self.run);
+        change(run);
+        run.reprint();
     }
 }
 
@@ -291,14 +293,12 @@ impl Members {
         let Some(member) = self.table.get(id) else {
             return Claimed::Unknown;
         };
-        let (from, to) = (member.state, claim.0);
-        if !supersedes(claim, (from, member.incarnation)) {
+        let (from, to, known) = (member.state, claim.0, member.incarnation);
+        if !supersedes(claim, (from, known)) {
             return Claimed::Old;
         }
-        if let Some(grave) = self.graves.remove(&id) {
-            self.dead.remove(&(grave.died, id));
-        }
-        let incarnation = if to.is_final() { member.incarnation.max(claim.1) } else { claim.1 };
+        self.exhume(id);
+        let incarnation = if to.is_final() { known.max(claim.1) } else { claim.1 };
         let change = |member: &mut Member| {
             member.state = to;
             member.incarnation = incarnation;
@@ -371,9 +371,7 @@ impl Members {
         if !self.is_private_death(id) {
             return false;
         }
-        if let Some(grave) = self.graves.remove(&id) {
-            self.dead.remove(&(grave.died, id));
-        }
+        self.exhume(id);
         self.table.get_mut(id).expect("the dead are in the table").state = State::Alive;
         self.enlist(id);
         true
@@ -430,9 +428,7 @@ impl Members {
         if died + retention > now && self.dead.len() <= MAX_DEAD {
             return None;
         }
-        self.dead.pop_first();
-        self.graves.remove(&id);
-        self.table.remove(id);
+        self.forget(id);
         Some(id)
     }
 
@@ -444,14 +440,19 @@ impl Members {
         })
     }
 
+    /// A run is no longer among the dead, if it was.
+    fn exhume(&mut self, id: NodeId) {
+        if let Some(grave) = self.graves.remove(&id) {
+            self.dead.remove(&(grave.died, id));
+        }
+    }
+
     /// Forgets a run.
     pub(super) fn forget(&mut self, id: NodeId) {
         if self.live(id).is_some() {
             self.strike(id);
         }
-        if let Some(grave) = self.graves.remove(&id) {
-            self.dead.remove(&(grave.died, id));
-        }
+        self.exhume(id);
         self.table.remove(id);
     }
 

@@ -67,7 +67,7 @@ use members::Members;
 use piggyback::Piggyback;
 use pull::{Decodings, Pulls};
 use receipt::Receipts;
-use refusals::Refusals;
+use refusals::Refused;
 use roles::RoleTables;
 use round_trips::RoundTrips;
 use route::{Cargo, Corrections, Counters, Hearsay, Outgoing, PartCache};
@@ -153,7 +153,7 @@ pub struct Protocol {
     roles: RoleTables,
     fetches: Fetches,
     pulls: Pulls,
-    refusals: Refusals,
+    refusals: Refused,
     decoding: Decodings,
     joins: Joins,
     cookies: CookieJar,
@@ -271,7 +271,7 @@ impl Protocol {
             roles: RoleTables::new(profile.id),
             fetches: Fetches::default(),
             pulls: Pulls::default(),
-            refusals: Refusals::default(),
+            refusals: Refused::default(),
             decoding: Decodings::default(),
             joins: Joins::default(),
             cookies: CookieJar::new(&mut rng),

@@ -28,7 +28,7 @@ struct Refusal {
 
 /// What was refused.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
+pub(super) struct Refused {
     /// Profiles with too many scopes.
     profiles: BTreeMap<NodeId, Refusal>,
     /// Whether a run was refused since there last was room for one.
@@ -39,7 +39,7 @@ pub(super) struct Refusals {
     compared: Option<Instant>,
 }
 
-impl Refusals {
+impl Refused {
     /// A profile with so many scopes is refused; says whether the user is to be told.
     #[must_use]
     pub(super) fn refuse(
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_profiles_is_told_of_a_bounded_number_of_times() {
-        let (mut refusals, mut now) = (Refusals::default(), Instant::ORIGIN);
+        let (mut refusals, mut now) = (Refused::default(), Instant::ORIGIN);
         let told = (1..10_000).filter(|n| refusals.refuse(now, id(*n), (1, 300))).count();
         assert_eq!((told, refusals.profiles.len()), (MAX_TOLD, MAX_REFUSALS));
         assert!(refusals.has(id(1), 1, 256) && !refusals.has(id(1), 2, 256));
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_later_version_of_a_refused_profile_is_not_told_again() {
-        let (mut refusals, now) = (Refusals::default(), Instant::ORIGIN);
+        let (mut refusals, now) = (Refused::default(), Instant::ORIGIN);
         assert!(refusals.refuse(now, id(1), (4, 300)));
         assert!(!refusals.refuse(now, id(1), (5, 301)));
         assert!(!refusals.refuse(now, id(1), (3, 2)));
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn that_there_is_no_room_is_told_once_until_there_was_and_not_too_often() {
-        let (mut refusals, mut now) = (Refusals::default(), Instant::ORIGIN);
+        let (mut refusals, mut now) = (Refused::default(), Instant::ORIGIN);
         assert!(refusals.refuse_run(now));
         now += FULL_INTERVAL;
         assert!(!refusals.refuse_run(now), "there was no room meanwhile");

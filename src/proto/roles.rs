@@ -518,8 +518,7 @@ impl RoleTables {
             for (_, Listed { set, .. }) in table.sets.iter() {
                 assert!(set.marks.is_sorted_by(|a, b| a.0 < b.0), "each role has one mark");
                 assert_eq!(set.held().count(), set.held);
-                let prints = set.held().map(print::of_role);
-                assert_eq!(prints.fold(0, u64::wrapping_add), set.print);
+                assert_eq!(print::of_roles(set.held()), set.print);
                 assert!(set.floor <= set.generation);
                 assert!(set.marks.iter().all(|(_, mark)| mark.at <= set.generation));
             }

@@ -143,6 +143,13 @@ impl<K: Ord + Copy> Deadlines<K> {
         self.by_key.keys().copied()
     }
 
+    /// Forgets the keys that are due, where nothing is to be done for them.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for key in self.due(now) {
+            self.clear(key);
+        }
+    }
+
     /// The keys that are due, in the order of the keys.
     pub(super) fn due(&self, now: Instant) -> Vec<K> {
         let due = self.in_order.iter().take_while(|(deadline, _)| *deadline <= now);

@@ -15,6 +15,11 @@ pub(crate) fn of_role(role: &Role) -> u64 {
     hasher.finish()
 }
 
+/// The print of a set of these roles.
+pub(crate) fn of_roles<'a>(roles: impl Iterator<Item = &'a Role>) -> u64 {
+    roles.map(of_role).fold(0, u64::wrapping_add)
+}
+
 /// The print of what a profile says besides its numbers.
 pub(crate) fn of_profile(
     boot: Boot,

@@ -115,7 +115,7 @@ impl RoleSet {
                 bytes: roles().map(len).sum(),
                 longest: new.map(len).max().unwrap_or(0),
                 kept: roles().map(cost).sum(),
-                print: roles().map(print::of_role).fold(0, u64::wrapping_add),
+                print: print::of_roles(roles()),
             };
             return Some(size);
         }

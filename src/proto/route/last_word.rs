@@ -54,11 +54,6 @@ impl Protocol {
     /// Somebody claims something of this node: that it has failed is refuted, directly to who said
     /// so, and to all.
     pub(super) fn defend(&mut self, origin: Origin, claim: &Claim) {
-        let version = self.members.local().version;
-        if !self.members.can_follow(self.local, version, claim.incarnation) {
-            self.counters.plain.dropped.refused += 1;
-            return;
-        }
         let (claimed, own) = (claim.incarnation, self.members.local().incarnation);
         match claim.state {
             State::Alive if claimed > own => {
@@ -238,8 +233,7 @@ impl Protocol {
     pub(super) fn hear_own_roles(&mut self, roles: &Roles) {
         let own = self.roles.own_generation(roles.scope);
         if roles.to > own || (roles.to == own && roles.whole) {
-            let prints = roles.ops.iter().map(|op| print::of_role(&op.role));
-            let print = print::fold(prints.fold(0, u64::wrapping_add));
+            let print = print::fold(print::of_roles(roles.ops.iter().map(|op| &op.role)));
             self.outdo(Table::Scope(roles.scope), Stamp { number: roles.to.as_u64(), print });
         }
     }
@@ -302,9 +296,7 @@ impl Protocol {
         if id == self.local {
             return self.outdo(table, both[1]);
         }
-        for id in self.corrections.told.due(self.now) {
-            self.corrections.told.clear(id);
-        }
+        self.corrections.told.expire(self.now);
         if self.corrections.told.contains(id)
             || self.corrections.told.keys().count() >= MAX_CONTESTED
         {

@@ -181,19 +181,17 @@ impl Protocol {
 
     /// Somebody claims something of a run.
     pub(super) fn hear_claim(&mut self, origin: Origin, id: NodeId, claim: Claim) {
-        if id == self.local {
-            return self.defend(origin, &claim);
-        }
-        for id in self.risen.due(self.now) {
-            self.risen.clear(id);
-        }
         let version = self.members.find(id).map_or(0, |member| member.version);
-        let believable = self.members.can_follow(id, version, claim.incarnation)
-            && !self.is_contradicted(id, &claim);
-        if !believable {
+        let follows = self.members.can_follow(id, version, claim.incarnation);
+        let contradicted = id != self.local && self.is_contradicted(id, &claim);
+        if !follows || contradicted {
             self.counters.plain.dropped.refused += 1;
             return;
         }
+        if id == self.local {
+            return self.defend(origin, &claim);
+        }
+        self.risen.expire(self.now);
         let Some(claim) = self.weigh(origin, id, claim) else { return self.doubt(id) };
         let waits = claim.state == State::Failed
             && self.rules.classic.is_none()
