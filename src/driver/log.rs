@@ -5,13 +5,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
-use tracing::{Dispatch, Level, Span};
+use tracing::subscriber::NoSubscriber;
+use tracing::{Dispatch, Level, Span, dispatcher};
 
 use crate::proto::LogLine;
 
 /// Lines that wait to be written; more are dropped and counted.
 const MAX_WAITING: usize = 4096;
+
+/// How long the end of a node waits for its last lines.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Lines that found room, and those of them that are written, of all nodes of the process.
+static HANDED_OVER: AtomicU64 = AtomicU64::new(0);
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 /// Lines that found no room since one was written.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -20,7 +29,26 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 struct Waiting {
     line: LogLine,
     span: Span,
-    dispatch: Dispatch,
+    /// None if there is no subscriber. To set that one for a thread would keep lines from the
+    /// `log` crate.
+    dispatch: Option<Dispatch>,
+}
+
+impl Waiting {
+    fn write(self) {
+        let Waiting { line, span, dispatch } = self;
+        let write = || {
+            span.in_scope(|| line.write());
+            let dropped = DROPPED.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                tracing::warn!(dropped, "lines of the log were dropped: it was not taken");
+            }
+        };
+        match &dispatch {
+            Some(dispatch) => dispatcher::with_default(dispatch, write),
+            None => write(),
+        }
+    }
 }
 
 /// Logs, unless nobody wants lines of this level.
@@ -37,14 +65,30 @@ pub(super) fn hand_over(line: LogLine) {
         // There is no thread to be had: better late than never.
         return line.write();
     };
-    let dispatch = tracing::dispatcher::get_default(Dispatch::clone);
+    let dispatch =
+        dispatcher::get_default(|present| (!present.is::<NoSubscriber>()).then(|| present.clone()));
     let waiting = Waiting { line, span: Span::current(), dispatch };
     match writer.try_send(waiting) {
-        Ok(()) => {}
+        Ok(()) => {
+            HANDED_OVER.fetch_add(1, Ordering::Relaxed);
+        }
         Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Waits until what was handed over is written, but not for long: a process may end when its node
+/// has, and the thread with it.
+pub(super) async fn written() {
+    let handed_over = HANDED_OVER.load(Ordering::Relaxed);
+    let all = async {
+        while WRITTEN.load(Ordering::Relaxed) < handed_over {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // Who does not take lines does not take the last ones either.
+    let _ = tokio::time::timeout(LAST_WORDS, all).await;
 }
 
 fn start() -> Option<SyncSender<Waiting>> {
@@ -54,16 +98,32 @@ fn start() -> Option<SyncSender<Waiting>> {
 }
 
 fn write_all(lines: &Receiver<Waiting>) {
-    for Waiting { line, span, dispatch } in lines {
-        tracing::dispatcher::with_default(&dispatch, || {
-            // Some subscribers panic when they cannot write.
-            let _ = catch_unwind(AssertUnwindSafe(|| {
-                span.in_scope(|| line.write());
-                let dropped = DROPPED.swap(0, Ordering::Relaxed);
-                if dropped > 0 {
-                    tracing::warn!(dropped, "lines of the log were dropped: it was not taken");
-                }
-            }));
+    for waiting in lines {
+        // Some subscribers panic when they cannot write.
+        let _ = catch_unwind(AssertUnwindSafe(|| waiting.write()));
+        WRITTEN.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_lines_are_waited_for_but_not_for_ever() {
+        let (stuck, until) = mpsc::channel::<()>();
+        let (done, is_done) = mpsc::channel();
+        // Nobody listens to tracing here.
+        log(Level::INFO, move || {
+            let _ = until.recv();
+            let _ = done.send(());
         });
+        written().await;
+        assert_eq!(is_done.try_recv(), Err(mpsc::TryRecvError::Empty), "the line is stuck");
+        drop(stuck);
+        written().await;
+        assert_eq!(is_done.try_recv(), Ok(()));
     }
 }

@@ -425,6 +425,7 @@ async fn drive(guard: StopOnDrop, sockets: Sockets, cluster: ClusterId) {
     // Whoever was dropped rather than left is to others a process that has died.
     if shared.core().protocol.is_stopped() && !shared.core.is_poisoned() {
         driver.tethers.end().await;
+        log::written().await;
     }
 }
 

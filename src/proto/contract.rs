@@ -34,7 +34,11 @@ pub struct LogLine(Box<dyn FnOnce() + Send>);
 impl LogLine {
     /// The line that `write` writes, if anybody wants lines of this level.
     pub(crate) fn new(level: Level, write: impl FnOnce() + Send + 'static) -> Option<LogLine> {
-        (level <= LevelFilter::current()).then(|| LogLine(Box::new(write)))
+        // Without a subscriber they may still go to the `log` crate: tracing's feature of that
+        // name decides, and does not tell.
+        let wanted = LevelFilter::current();
+        let is_wanted = level <= wanted || wanted == LevelFilter::OFF && level <= Level::INFO;
+        is_wanted.then(|| LogLine(Box::new(write)))
     }
 
     /// Writes it, by [`tracing`].
