@@ -332,7 +332,7 @@ fn kill_some(fleet: &mut Fleet, rounds: usize) -> Vec<Fall> {
         fleet.wait_for_tethers();
         let number = fleet.draw();
         let at = Instant::now();
-        fleet.nodes[number].child.kill().expect("it runs");
+        fleet.nodes[number].child.0.kill().expect("it runs");
         let fall = fleet.fall(number, at);
         let killed = fleet.ids[number].clone();
         fleet.restart(number);

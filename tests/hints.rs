@@ -213,7 +213,7 @@ mod processes {
     }
 
     fn descriptors(process: &Process) -> usize {
-        let path = format!("/proc/{}/fd", process.child.id());
+        let path = format!("/proc/{}/fd", process.child.0.id());
         std::fs::read_dir(path).expect("procfs is there").count()
     }
 

@@ -210,10 +210,10 @@ fn a_terminated_process_says_goodbye() {
     let mut gone = processes.remove(1);
     gone.signal("-TERM");
     gone.event("it has left", |event| event["event"] == "left");
-    assert!(gone.child.wait().expect("it was started here").success());
+    assert!(gone.child.0.wait().expect("it was started here").success());
     let mut ends = processes.remove(2);
     ends.input = None;
-    assert!(ends.child.wait().expect("it was started here").success());
+    assert!(ends.child.0.wait().expect("it was started here").success());
     for process in &mut processes {
         process.sees_down("b", "left");
         process.sees_down("d", "left");

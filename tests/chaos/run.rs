@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::process::Reaped;
 
 /// The roles of a node, by scope; a scope that it is in and has no role in is there too.
 pub type Roles = BTreeMap<String, BTreeSet<String>>;
@@ -70,7 +72,7 @@ pub struct Run {
     /// Empty until it is ready.
     pub id: String,
     pub addr: String,
-    child: Child,
+    child: Reaped,
     input: ChildStdin,
     pub asked: VecDeque<Asked>,
     /// What it has acknowledged.
@@ -84,14 +86,6 @@ pub struct Run {
     pub is_silent: bool,
 }
 
-impl Drop for Run {
-    fn drop(&mut self) {
-        // It may have ended by itself. SIGKILL ends a stopped process too.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Run {
     /// Starts a process with a command that has its flags but for the name; what it prints goes to
     /// the sender, what it says beside to the log.
@@ -103,10 +97,8 @@ impl Run {
         told: Sender<Told>,
     ) -> Run {
         let log = File::create(log).expect("a file can be made");
-        command.args(["--json", "--name", name]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-        let mut child = command.spawn().expect("the node example starts");
-        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
+        command.stderr(log);
+        let (child, input, output) = Reaped::node(name, command);
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 let at = Instant::now();
@@ -117,7 +109,6 @@ impl Run {
             }
             let _ = told.send(Told { run: number, at: Instant::now(), line: None });
         });
-        let input = child.stdin.take().expect("its input is piped");
         Run {
             number,
             name: name.into(),
@@ -160,9 +151,7 @@ impl Run {
     }
 
     pub fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status().expect("there is kill");
-        assert!(status.success(), "kill {signal} {pid}");
+        self.child.signal(signal);
     }
 
     pub fn say_goodbye(&mut self) {
@@ -173,12 +162,12 @@ impl Run {
 
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
-        self.child.try_wait().expect("it was started here")
+        self.child.0.try_wait().expect("it was started here")
     }
 
     /// Resident memory in KiB, and open file descriptors.
     pub fn holds(&self) -> (u64, u64) {
-        let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let proc = PathBuf::from(format!("/proc/{}", self.child.0.id()));
         let status = std::fs::read_to_string(proc.join("status")).unwrap_or_default();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let resident = resident.and_then(|it| it.split_whitespace().next()?.parse().ok());

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -44,9 +44,38 @@ pub struct Line {
     pub value: Value,
 }
 
-/// A process of a test. Dropped, it is killed, whatever the test came to.
+/// A child process that is killed when this is dropped, whatever the test came to.
+pub struct Reaped(pub Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        // It may have ended by itself. SIGKILL ends a stopped process too.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Reaped {
+    /// Starts a node with a command that has its flags but for the name: the process, and both ends
+    /// to talk to it.
+    pub fn node(name: &str, mut command: Command) -> (Reaped, ChildStdin, BufReader<ChildStdout>) {
+        command.args(["--json", "--name", name]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the node example starts");
+        let input = child.stdin.take().expect("its input is piped");
+        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
+        (Reaped(child), input, output)
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.0.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().expect("there is kill");
+        assert!(status.success(), "kill {signal} {pid}");
+    }
+}
+
+/// A node, asked and heard.
 pub struct Process {
-    pub child: Child,
+    pub child: Reaped,
     pub input: Option<ChildStdin>,
     lines: Receiver<Line>,
     /// All events so far.
@@ -55,20 +84,10 @@ pub struct Process {
     pub addr: String,
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself. SIGKILL ends a stopped process too.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Process {
     /// Starts a node with a command that has its other flags; waits until it is ready.
-    pub fn start(name: &str, mut command: Command) -> Process {
-        command.args(["--json", "--name", name]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the node example starts");
-        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
+    pub fn start(name: &str, command: Command) -> Process {
+        let (child, input, output) = Reaped::node(name, command);
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
@@ -79,9 +98,9 @@ impl Process {
                 }
             }
         });
-        let input = child.stdin.take();
         let (events, addr) = (Vec::new(), String::new());
-        let mut process = Process { child, input, lines, events, name: name.into(), addr };
+        let mut process =
+            Process { child, input: Some(input), lines, events, name: name.into(), addr };
         process.addr = text(&process.ready()["addr"]);
         process
     }
@@ -148,15 +167,13 @@ impl Process {
     }
 
     pub fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status().expect("there is kill");
-        assert!(status.success(), "kill {signal} {pid}");
+        self.child.signal(signal);
     }
 
     /// As `kill -9` does.
     pub fn kill(&mut self) {
         self.signal("-KILL");
-        self.child.wait().expect("it was started here");
+        self.child.0.wait().expect("it was started here");
     }
 
     /// What it knows of a scope: every node there with its roles.
