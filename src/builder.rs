@@ -210,7 +210,7 @@ impl Builder {
     /// Returns once a seed has answered and the first pull is complete: reads are then as good as
     /// the seed's. Without seeds, or when their names resolve to no address but this node's own, it
     /// returns at once; when no seed answers within [`join_timeout`](Config::join_timeout) it
-    /// returns too. The node then runs alone and keeps trying.
+    /// returns too, and a warning is logged. The node then runs alone and keeps trying.
     ///
     /// # Errors
     /// As [`StartError`] lists; nothing is left behind.
@@ -219,6 +219,10 @@ impl Builder {
         let name = node_name(&self.name)?;
         ScopeName::new(&self.cluster).ok_or_else(|| invalid_name("cluster", &self.cluster))?;
         let scopes = self.check_scopes()?;
+        for seed in &self.seeds {
+            driver::check_seed(seed)
+                .map_err(|reason| StartError::InvalidAddress { address: seed.clone(), reason })?;
+        }
         let (len, max) = (self.meta.len(), MAX_META_BYTES);
         if len > max {
             return Err(MetaError::TooLarge { len, max }.into());
@@ -254,13 +258,16 @@ impl Builder {
         self.prepare(&cluster, &scopes)?;
         let started = shared.on_start();
         let join_timeout = cluster.config().join_timeout;
-        tokio::spawn(driver::run(shared, sockets, cluster_id));
-        if seeded
-            && let Ok(Ok(Outcome::NameTaken { holder, .. })) =
-                tokio::time::timeout(join_timeout, started).await
-        {
-            let name = cluster.local_node().node_name().clone();
-            return Err(StartError::NameTaken { name, holder });
+        tokio::spawn(driver::run(shared.clone(), sockets, cluster_id));
+        if seeded {
+            match tokio::time::timeout(join_timeout, started).await {
+                Ok(Ok(Outcome::NameTaken { holder, .. })) => {
+                    let name = cluster.local_node().node_name().clone();
+                    return Err(StartError::NameTaken { name, holder });
+                }
+                Ok(_) => {}
+                Err(_) => shared.warn_of_silent_seeds(),
+            }
         }
         Ok(cluster)
     }

@@ -90,7 +90,9 @@ impl Cluster {
     /// how many of their addresses answered within [`join_timeout`](Config::join_timeout).
     ///
     /// # Errors
-    /// [`JoinError::NoAnswer`] when none did.
+    /// [`JoinError::NoAnswer`] when none did; others as they say. That a seed answers does not mean
+    /// that it lets this node in: whose name a live node has hears
+    /// [`Event::NameConflict`](crate::Event::NameConflict).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -109,6 +111,10 @@ impl Cluster {
         let seeds: Vec<String> = seeds.into_iter().map(Into::into).collect();
         if seeds.is_empty() {
             return Err(JoinError::NoSeeds);
+        }
+        for seed in &seeds {
+            driver::check_seed(seed)
+                .map_err(|reason| JoinError::InvalidSeed { seed: seed.clone(), reason })?;
         }
         let shared = &self.handle.shared;
         shared.add_seeds(&seeds);

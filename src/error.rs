@@ -30,7 +30,8 @@ pub enum StartError {
         /// The name.
         name: String,
     },
-    /// An address given to `bind` or `advertise` cannot be understood or resolved.
+    /// An address given to `bind` or `advertise` cannot be understood or resolved, or a seed is no
+    /// `host:port`. (A seed whose name does not resolve is tried again and again.)
     #[error("address {address:?} is not usable: {reason}")]
     InvalidAddress {
         /// The address as given.
@@ -119,6 +120,14 @@ pub enum JoinError {
     /// No seed answered within `join_timeout`. They are kept and tried again.
     #[error("no seed answered in time")]
     NoAnswer,
+    /// A seed is no `host:port`. Nothing changed.
+    #[error("seed {seed:?} is not usable: {reason}")]
+    InvalidSeed {
+        /// The seed as given.
+        seed: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The list of seeds was empty. Nothing changed.
     #[error("no seeds were given")]
     NoSeeds,

@@ -48,8 +48,9 @@ pub enum Event {
         /// The node, with its new metadata.
         node: Node,
     },
-    /// Two processes claim one name. Either somebody claims the name of a live node, and is
-    /// ignored; or it is this node that has lost its name, and stops.
+    /// Two live processes claim one name; told once a minute at most. Either somebody claims the
+    /// name of a member, and is ignored. Or it is this node's own name that another has: then it
+    /// has lost it and stops, which ends the events, or it is alone and nobody lets it in.
     NameConflict {
         /// The name that both claim.
         name: NodeName,
@@ -76,7 +77,8 @@ pub enum Event {
     },
     /// Another node would have exceeded one of the limits in [`Config`](crate::Config): what it
     /// said was refused as a whole, and what was known of it before stays. Told once, until the
-    /// same is taken in again; no reader sees a difference.
+    /// same is taken in again; no reader sees a difference. Of the runs that find no room
+    /// ([`Limit::MaxNodes`]) only the first is told of, until there was room for one again.
     ///
     /// ```
     /// use rolecall::{Event, Limit};

@@ -75,24 +75,33 @@ impl Key {
         Key::decode(text, &[&BASE64, &BASE64_NOPAD, &BASE64URL, &BASE64URL_NOPAD])
     }
 
-    /// The key in a file: 32 bytes as they are, or the text of one in hexadecimal digits or base64.
+    /// The key in a file: 32 bytes as they are, and nothing after them, or the text of one in
+    /// hexadecimal digits or base64. 32 printable characters are refused: they are a password, or
+    /// half of a key in digits.
     ///
     /// # Errors
-    /// [`KeyError::File`] when it cannot be read, otherwise as the text's.
+    /// [`KeyError::File`] when it cannot be read, [`KeyError::InFile`] when it holds no key.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Key, KeyError> {
         let path = path.as_ref();
         let bytes = std::fs::read(path)
             .map_err(|source| KeyError::File { path: path.to_owned(), source })?;
-        let bytes = Zeroizing::new(bytes);
-        if bytes.len() == KEY_BYTES && bytes.iter().all(u8::is_ascii_graphic) {
+        let key = Key::of_file(&Zeroizing::new(bytes));
+        key.map_err(|why| KeyError::InFile { path: path.to_owned(), why: Box::new(why) })
+    }
+
+    fn of_file(bytes: &[u8]) -> Result<Key, KeyError> {
+        let printable = |byte: &u8| matches!(byte, b' '..=b'~');
+        if bytes.len() == KEY_BYTES && bytes.iter().all(printable) {
             let reason = "32 characters are a password, or half of a key in digits".into();
             return Err(KeyError::Encoding { reason });
         }
-        if let Ok(bytes) = <[u8; KEY_BYTES]>::try_from(&**bytes) {
+        if let Ok(bytes) = <[u8; KEY_BYTES]>::try_from(bytes) {
             return Ok(Key::from_bytes(bytes));
         }
-        let not_text = || KeyError::Encoding { reason: "neither 32 bytes nor text".into() };
-        std::str::from_utf8(&bytes).map_err(|_| not_text())?.parse()
+        let not_text = || KeyError::Encoding {
+            reason: format!("{} bytes that are no text, where a key has 32", bytes.len()),
+        };
+        std::str::from_utf8(bytes).map_err(|_| not_text())?.parse()
     }
 
     /// Which key it is; tells nothing of the secret.
@@ -134,8 +143,19 @@ impl FromStr for Key {
 
     /// Reads hexadecimal digits, if there are 64 of them, or base64.
     fn from_str(text: &str) -> Result<Key, KeyError> {
-        let is_hex = text.trim().len() == 2 * KEY_BYTES;
-        if is_hex { Key::from_hex(text) } else { Key::from_base64(text) }
+        let len = text.trim().len();
+        if len == 2 * KEY_BYTES {
+            return Key::from_hex(text);
+        }
+        Key::from_base64(text).map_err(|error| match error {
+            KeyError::Encoding { reason } => KeyError::Encoding {
+                reason: format!(
+                    "{len} characters, neither 64 hexadecimal digits nor base64 of 32 bytes \
+                     ({reason})"
+                ),
+            },
+            other => other,
+        })
     }
 }
 
@@ -296,6 +316,14 @@ pub enum KeyError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// What the file holds is no key.
+    #[error("{path:?}: {why}")]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: Box<KeyError>,
+    },
 }
 
 /// Why a keyring was not changed.
@@ -363,12 +391,19 @@ mod tests {
         }
         std::fs::write(&path, bytes).unwrap();
         assert_eq!(Key::from_file(&path).unwrap(), wanted);
-        for refused in [&b"\xff\xfe"[..], b"0123456789abcdef0123456789abcdef"] {
+        for (refused, why) in [
+            (&b"\xff\xfe"[..], "2 bytes that are no text, where a key has 32"),
+            (b"0123456789abcdef0123456789abcdef", "a password"),
+            (b"correct horse battery staple!!!!", "a password"),
+            (&hex.as_bytes()[1..], "63 characters, neither 64 hexadecimal digits nor base64"),
+            (b"c2VjcmV0\n", "6 bytes are no key: it has 32"),
+        ] {
             std::fs::write(&path, refused).unwrap();
-            assert!(matches!(Key::from_file(&path), Err(KeyError::Encoding { .. })));
+            let error = Key::from_file(&path).unwrap_err();
+            assert!(matches!(error, KeyError::InFile { .. }));
+            let text = error.to_string();
+            assert!(text.contains(path.to_str().unwrap()) && text.contains(why), "{text}");
         }
-        std::fs::write(&path, b"\xff\xfe").unwrap();
-        assert!(matches!(Key::from_file(&path), Err(KeyError::Encoding { .. })));
         std::fs::remove_file(&path).unwrap();
         assert!(matches!(Key::from_file(&path), Err(KeyError::File { .. })));
     }

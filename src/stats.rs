@@ -83,6 +83,12 @@ pub struct Stats {
     pub dead: usize,
     /// Scopes that this node is in.
     pub scopes: usize,
+    /// What the roles of the living count for
+    /// [`max_total_role_bytes`](crate::Config::max_total_role_bytes), in bytes.
+    pub role_bytes: u64,
+    /// Members that prefer another key than the one this node sends with, of those that it has
+    /// heard; a node that changes its key tells all at once. 0 without a keyring, or with one key.
+    pub members_on_other_keys: usize,
     /// Local health: 0 is well (Lifeguard, section IV.A).
     pub local_health: u32,
     /// Whether this node was declared down repeatedly, and stays out until it has been without

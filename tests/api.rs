@@ -619,13 +619,34 @@ mod joining {
         let error = a.join(Vec::<String>::new()).await.unwrap_err();
         assert!(matches!(error, JoinError::NoSeeds), "{error}");
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-        for seed in [silent.local_addr().unwrap().to_string(), "nonsense".into()] {
-            let error = within(a.join([seed])).await.unwrap_err();
-            assert!(matches!(error, JoinError::NoAnswer), "{error}");
-        }
+        let error = within(a.join([silent.local_addr().unwrap().to_string()])).await.unwrap_err();
+        assert!(matches!(error, JoinError::NoAnswer), "{error}");
+        let error = within(a.join(["nonsense"])).await.unwrap_err();
+        let said = "seed \"nonsense\" is not usable: a seed is host:port, with brackets around an \
+                    IPv6 address";
+        assert_eq!(error.to_string(), said);
+        let start = node("b").seed("127.0.0.1").start();
+        let error = within(start).await.unwrap_err();
+        assert!(
+            matches!(&error, StartError::InvalidAddress { address, .. } if address == "127.0.0.1"),
+            "{error}"
+        );
         within(a.leave()).await.unwrap();
         let error = within(a.join(["127.0.0.1:9"])).await.unwrap_err();
         assert!(matches!(error, JoinError::Stopped), "{error}");
+    }
+
+    #[tokio::test]
+    async fn whose_name_is_taken_hears_it_when_it_joins_later() {
+        let [a, b] = nodes().await;
+        let twin = node("b").start().await.unwrap();
+        let mut events = twin.events();
+        assert_eq!(within(twin.join([seed(&a)])).await.unwrap(), 1, "the seed has answered");
+        let event = within(events.next()).await.unwrap();
+        let Event::NameConflict { name, other } = event else { panic!("{event:?}") };
+        assert_eq!((name.as_str(), other), ("b", b.local_addr()));
+        assert_eq!(twin.members().names(), ["b"]);
+        assert_eq!(a.node("b").unwrap().addr(), b.local_addr());
     }
 
     #[tokio::test]
@@ -662,9 +683,8 @@ mod joining {
 
     #[tokio::test]
     async fn start_waits_for_a_seed_that_does_not_resolve_as_for_one_that_is_silent() {
-        // "nonsense" has no port: it never resolves, and asks no name server.
         let config = Config { join_timeout: Duration::from_mins(10), ..Config::local() };
-        let start = node("a").seed("nonsense").config(config).start();
+        let start = node("a").seed("nobody.invalid:7946").config(config).start();
         let waited = tokio::time::timeout(Duration::from_millis(500), start).await;
         assert!(waited.is_err(), "it returned before join_timeout");
     }

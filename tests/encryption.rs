@@ -186,8 +186,16 @@ fn keys_are_replaced_without_losing_a_datagram() {
             net.command(*at, step());
             net.add(*at, "default", format!("during {number}"));
             net.run(Duration::from_millis(300));
+            let behind = |at: &SocketAddr| net.hosts[at].node.stats().members_on_other_keys;
+            if number == 1 && at == &all[2] {
+                // Three of them have the new key in use.
+                let others = usize::from(NODES) - 3;
+                assert_eq!((behind(&all[0]), behind(&all[5])), (others, 3));
+            }
         }
         net.run(secs(5));
+        let behind = all.iter().map(|at| net.hosts[at].node.stats().members_on_other_keys);
+        assert_eq!(behind.sum::<usize>(), 0, "all have made the step");
     }
     for at in &all {
         assert_eq!(net.hosts[at].node.keys(), [key(2).id()]);

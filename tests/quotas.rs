@@ -271,6 +271,35 @@ fn all_roles_together_have_so_many_bytes() {
 }
 
 #[test]
+fn roles_that_were_given_up_make_room() {
+    let mut node = Victim::new(&Config { max_total_role_bytes: 64 << 10, ..patient() });
+    let own = node.node.local().id();
+    let add = |node: &mut Victim, roles| {
+        node.command(Command::AddRoles { scope: scope(), roles }).unwrap();
+    };
+    add(&mut node, kibibytes('-', 40));
+    node.meet(2);
+    node.hear(2, whole(2, 1, kibibytes('z', 20)));
+    let (mut held, letters) = (kibibytes('z', 20), ('a'..='z').cycle());
+    for (to, letter) in (2..100).zip(letters) {
+        // Each gives up what it had, and takes as much under other names. The removals alone would
+        // be over the limit soon.
+        let mut passing = kibibytes(letter.to_ascii_uppercase(), 4);
+        add(&mut node, passing.clone());
+        passing.reverse();
+        node.command(Command::RemoveRoles { scope: scope(), roles: passing }).unwrap();
+        let given_up = std::mem::replace(&mut held, kibibytes(letter, 20));
+        let mut delta = more(2, to - 1, held.clone());
+        delta.ops.extend(given_up.into_iter().map(|role| RoleOp { code: 1 << 1 | 1, role }));
+        delta.ops.sort_by(|a, b| a.role.cmp(&b.role));
+        node.hear(2, delta);
+        assert_eq!(node.roles(2), held);
+    }
+    let own = node.node.roles("default", own).len();
+    assert_eq!((node.reached(), own), (vec![], 40));
+}
+
+#[test]
 fn what_did_not_fit_is_fetched_when_others_have_made_room() {
     let mut victim = Victim::new(&Config { max_total_role_bytes: 64 << 10, ..patient() });
     (2..5).for_each(|run| victim.meet(run));

@@ -38,8 +38,8 @@ use crate::view::{ClusterView, Publisher};
 use crate::wire::ClusterId;
 use hub::Hub;
 use refused::Refusals;
-pub(crate) use resolve::resolve;
 use resolve::{Resolving, resolve_all};
+pub(crate) use resolve::{check_seed, resolve};
 use socket::{Io, NodeSocket, Sockets};
 use tether::{Counts, Identity, Tethers};
 
@@ -205,6 +205,18 @@ impl Shared {
         }
     }
 
+    /// No seed has let this node in so far.
+    pub(crate) fn warn_of_silent_seeds(&self) {
+        let _in_span = self.span.enter();
+        let seeds = self.core().seeds.join(", ");
+        log::log(Level::WARN, move || {
+            tracing::warn!(
+                seeds,
+                "no seed has let this node in yet: it is alone, and goes on trying"
+            );
+        });
+    }
+
     /// The latest nodes of a role, whenever they change.
     pub(crate) fn watch(&self, scope: &ScopeName, role: &Role) -> watch::Receiver<Nodes> {
         let nodes = || self.view.scope(scope).nodes(role);
@@ -305,10 +317,6 @@ impl Core {
                 if let Some(waiter) = self.started.take() {
                     // Whoever started the node may have stopped waiting.
                     let _ = waiter.send(outcome);
-                } else if let Outcome::NameTaken { holder, .. } = outcome {
-                    log::log(Level::WARN, move || {
-                        tracing::warn!(%holder, "a live node has this node's name");
-                    });
                 }
             }
             Outcome::NameTaken { .. } | Outcome::Left { .. } => {

@@ -14,6 +14,9 @@ use crate::wire::frame::{Boot, Profile};
 /// Names in dispute at one time; further challengers are told to wait.
 pub(super) const MAX_CLASHES: usize = 256;
 
+/// The same conflict is told that often at most.
+const PAUSE_BETWEEN_NEWS: Duration = Duration::from_mins(1);
+
 /// How many times as long as the question took its answer is remembered.
 const MEMORY: u32 = 10;
 
@@ -81,6 +84,8 @@ struct Clash {
 #[derive(Debug, Default)]
 pub(super) struct Clashes {
     by_name: BTreeMap<NodeName, Clash>,
+    /// Names that two runs have, with the address of the one that is ignored: when it was told.
+    told: BTreeMap<(NodeName, SocketAddr), Instant>,
 }
 
 impl Clashes {
@@ -130,6 +135,17 @@ impl Clashes {
             },
         );
         Standing::Open
+    }
+
+    /// Whether it is to be told now that somebody claims another's name.
+    pub(super) fn is_news(&mut self, now: Instant, name: &NodeName, by: SocketAddr) -> bool {
+        self.told.retain(|_, told| now < *told + PAUSE_BETWEEN_NEWS);
+        let conflict = (name.clone(), by);
+        let news = self.told.len() < MAX_CLASHES && !self.told.contains_key(&conflict);
+        if news {
+            self.told.insert(conflict, now);
+        }
+        news
     }
 
     /// Claimants to be asked now, each with the number of its question.

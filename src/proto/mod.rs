@@ -465,6 +465,8 @@ impl Protocol {
             reached_indirectly: self.reached_indirectly(),
             dead: self.members.dead_count(),
             scopes: self.roles.count(),
+            role_bytes: self.roles.held_by_the_living(),
+            members_on_other_keys: self.members_on_other_keys(),
             local_health: self.health.score(),
             on_probation: self.standing.is_out(self.now),
             piggyback_queue: self.piggyback.len(),
@@ -473,6 +475,11 @@ impl Protocol {
             send_queue: self.outgoing.len(),
             ..self.counters.stats()
         }
+    }
+
+    fn members_on_other_keys(&self) -> usize {
+        let Some(sealing) = &self.sealing else { return 0 };
+        self.members.peers().iter().filter(|peer| sealing.differs(**peer)).count()
     }
 
     /// Time only moves on, whatever the caller says.

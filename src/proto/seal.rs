@@ -250,6 +250,13 @@ impl Sealing {
         Ok(())
     }
 
+    /// Whether a run is known to prefer another key than this one does.
+    pub(super) fn differs(&self, run: NodeId) -> bool {
+        // A ring of one key reads no other.
+        let peer = self.peers.get(run).filter(|_| self.secrets.len() > 1);
+        peer.is_some_and(|peer| peer.seal.primary != self.secrets[0].id.hint())
+    }
+
     /// Seals a datagram that was begun by [`begin_sealed`](crate::wire::sealed::begin_sealed), for
     /// a run or for whoever is there. False if this run has used up its numbers, which takes 2^48
     /// datagrams.

@@ -13,9 +13,17 @@ use crate::wire::{ScopeId, print};
 /// What a role counts in the total besides its bytes: its place in a set.
 const ROLE_OVERHEAD_BYTES: u64 = 64;
 
+/// What is kept besides the roles of the living is let go when it is more than this share of the
+/// limit on the total: less is not worth the search through all sets.
+const SPARE_SHARE: u64 = 64;
+
 /// What a role counts in the total.
 pub(super) fn cost(role: &Role) -> u64 {
-    role.as_bytes().len() as u64 + ROLE_OVERHEAD_BYTES
+    cost_of(1, role.as_bytes().len())
+}
+
+fn cost_of(roles: usize, bytes: usize) -> u64 {
+    bytes as u64 + ROLE_OVERHEAD_BYTES * roles as u64
 }
 
 /// How large a set is, or would be.
@@ -25,18 +33,21 @@ pub(in crate::proto) struct Size {
     bytes: usize,
     /// Of the longest role that it does not hold yet.
     longest: usize,
-    /// What it counts in the total.
-    kept: u64,
     /// The sum of the prints of its roles.
     print: u64,
+}
+
+impl Size {
+    /// What the roles that are held count in the total.
+    fn cost(&self) -> u64 {
+        cost_of(self.roles, self.bytes)
+    }
 }
 
 /// A set would exceed a limit.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(in crate::proto) struct Over {
     pub(in crate::proto) limit: Limit,
-    /// Bytes that have to go before it fits, if it is the limit on the total.
-    pub(in crate::proto) excess: u64,
     size: Size,
 }
 
@@ -61,25 +72,42 @@ impl Default for Limits {
     }
 }
 
+/// What a set counts in the total: the roles that are held, and with the removals that are
+/// remembered.
+#[derive(Clone, Copy)]
+pub(super) struct Weight {
+    held: u64,
+    all: u64,
+}
+
 /// What all sets together count.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Kept {
-    live: u64,
-    /// Of the dead.
-    hidden: u64,
+    /// Roles that the living hold.
+    pub(super) held: u64,
+    /// What can be let go: removals, and whatever is kept of the dead.
+    pub(super) spare: u64,
 }
 
 impl Kept {
-    /// A set counted `before`, and counts `after`.
-    pub(super) fn count(&mut self, live: bool, before: u64, after: u64) {
-        let side = if live { &mut self.live } else { &mut self.hidden };
-        *side = *side - before + after;
+    /// A set comes.
+    pub(super) fn add(&mut self, live: bool, set: Weight) {
+        let held = if live { set.held } else { 0 };
+        self.held += held;
+        self.spare += set.all - held;
+    }
+
+    /// A set goes.
+    pub(super) fn take(&mut self, live: bool, set: Weight) {
+        let held = if live { set.held } else { 0 };
+        self.held -= held;
+        self.spare -= set.all - held;
     }
 
     /// The node of a set rose, or fell.
-    pub(super) fn move_to(&mut self, live: bool, kept: u64) {
-        self.count(!live, kept, 0);
-        self.count(live, 0, kept);
+    pub(super) fn move_to(&mut self, live: bool, set: Weight) {
+        self.take(!live, set);
+        self.add(live, set);
     }
 }
 
@@ -94,9 +122,13 @@ pub(super) struct Withheld {
 }
 
 impl RoleSet {
+    pub(super) fn weight(&self) -> Weight {
+        Weight { held: self.size().cost(), all: self.kept }
+    }
+
     fn size(&self) -> Size {
-        let RoleSet { held: roles, bytes, kept, print, .. } = *self;
-        Size { roles, bytes, longest: 0, kept, print }
+        let RoleSet { held: roles, bytes, print, .. } = *self;
+        Size { roles, bytes, longest: 0, print }
     }
 
     /// How large the set would be with this delta, at most; `None` when that cannot be told.
@@ -114,18 +146,13 @@ impl RoleSet {
                 roles: delta.ops.len(),
                 bytes: roles().map(len).sum(),
                 longest: new.map(len).max().unwrap_or(0),
-                kept: roles().map(cost).sum(),
                 print: print::of_roles(roles()),
             };
             return Some(size);
         }
         let mut removed = (0, 0);
         for (role, mark) in self.news(delta) {
-            let before = self.mark_of(role);
-            if before.is_none() {
-                size.kept += cost(role);
-            }
-            match (before.is_some_and(|mark| mark.held), mark.held) {
+            match (self.holds(role), mark.held) {
                 (false, true) => {
                     size.roles += 1;
                     size.bytes += len(role);
@@ -154,20 +181,36 @@ impl RoleTables {
         };
     }
 
-    /// What all roles count.
-    pub(in crate::proto) fn kept(&self) -> u64 {
-        self.kept.live + self.kept.hidden
+    /// What the roles of the living count.
+    pub(in crate::proto) fn held_by_the_living(&self) -> u64 {
+        self.kept.held
     }
 
-    /// What those of the dead do of that.
-    pub(in crate::proto) fn kept_of_the_dead(&self) -> u64 {
-        self.kept.hidden
+    /// Whether so much is kept that what can be let go has to go.
+    pub(in crate::proto) fn must_make_room(&self) -> bool {
+        let Kept { held, spare } = self.kept;
+        held + spare > self.limits.total && spare > self.limits.total / SPARE_SHARE
+    }
+
+    /// Forgets removals of all sets but the last one of each, which its news is made of.
+    pub(in crate::proto) fn forget_removals(&mut self) {
+        let mut old = Vec::new();
+        for (scope, table) in &self.tables {
+            let sets = table.sets.iter().filter(|(_, listed)| listed.set.has_old_removals());
+            old.extend(sets.map(|(id, _)| (*scope, id)));
+        }
+        for (scope, id) in old {
+            self.edit(scope, id, |set| set.forget_removals(set.last_change()));
+        }
     }
 
     /// Whether a set that grows to this size would exceed a limit.
     pub(super) fn over(&self, scope: ScopeId, id: NodeId, size: Size) -> Option<Over> {
-        let now = self.set(scope, id).map(RoleSet::size).unwrap_or_default();
-        let excess = (self.kept() - now.kept + size.kept).saturating_sub(self.limits.total);
+        let listed = self.tables.get(&scope).and_then(|table| table.sets.get(id));
+        let now = listed.map(|listed| listed.set.size()).unwrap_or_default();
+        // What is kept of the dead can be let go.
+        let counts = listed.is_some_and(|listed| listed.live);
+        let total = || self.kept.held - now.cost() + size.cost();
         let grows = |now: usize, then: usize, max: usize| then > max && then > now;
         let limit = if size.longest > self.limits.role_bytes {
             Limit::MaxRoleBytes
@@ -175,24 +218,19 @@ impl RoleTables {
             Limit::MaxRolesPerNode
         } else if grows(now.bytes, size.bytes, self.limits.set_bytes) {
             Limit::MaxNodeRoleBytes
-        } else if excess > 0 && size.kept > now.kept {
+        } else if counts && size.cost() > now.cost() && total() > self.limits.total {
             Limit::MaxTotalRoleBytes
         } else {
             return None;
         };
-        Some(Over { limit, excess, size })
+        Some(Over { limit, size })
     }
 
-    /// By how much this node's own roles would exceed the limit on the total with these. They are
-    /// not in the scope yet, each named once.
-    pub(in crate::proto) fn own_excess(&self, scope: ScopeId, new: &[&Role]) -> u64 {
-        let own = self.set(scope, self.local);
-        let fresh = new.iter().filter(|role| own.is_none_or(|own| own.mark_of(role).is_none()));
-        let growth: u64 = fresh.map(|role| cost(role)).sum();
-        if growth == 0 {
-            return 0;
-        }
-        (self.kept() + growth).saturating_sub(self.limits.total)
+    /// What all that the living hold would count with these of this node's own, if that is over
+    /// the limit on the total. They are not in the scope yet, each named once.
+    pub(in crate::proto) fn over_total(&self, new: &[&Role]) -> Option<u64> {
+        let total = self.kept.held + new.iter().map(|role| cost(role)).sum::<u64>();
+        (total > self.limits.total && !new.is_empty()).then_some(total)
     }
 
     /// Notes that a set is not kept; says whether that is news to the user.
@@ -230,7 +268,7 @@ impl RoleTables {
     ) -> bool {
         let withheld = self.tables.get(&scope).and_then(|table| table.withheld.get(&id));
         let known = |it: &Withheld| it.stamp.number >= generation.as_u64();
-        withheld.is_some_and(|it| known(it) && self.is_over(scope, id, it.size))
+        withheld.is_some_and(|it| known(it) && self.over(scope, id, it.size).is_some())
     }
 
     /// The live nodes of a scope whose roles are withheld: the stamps of those that are known, and
@@ -245,35 +283,24 @@ impl RoleTables {
             let listed = table.sets.get(*id).filter(|listed| listed.live)?;
             let (known, refused) = (listed.set.stamp(), withheld.stamp);
             let kept_out = refused.number > known.number;
-            (kept_out && self.is_over(scope, *id, withheld.size)).then_some((*id, known, refused))
-        })
-    }
-
-    /// Whether a set of this size is over a limit, whatever of the dead is forgotten for it.
-    fn is_over(&self, scope: ScopeId, id: NodeId, size: Size) -> bool {
-        let over = self.over(scope, id, size);
-        over.is_some_and(|over| {
-            over.limit != Limit::MaxTotalRoleBytes || over.excess > self.kept.hidden
+            (kept_out && self.over(scope, *id, withheld.size).is_some())
+                .then_some((*id, known, refused))
         })
     }
 
     #[cfg(any(test, debug_assertions, feature = "sim"))]
     pub(super) fn check_quotas(&self) {
-        let (mut live, mut hidden) = (0, 0);
+        let mut sum = Kept::default();
         for (scope, table) in &self.tables {
             for (_, listed) in table.sets.iter() {
                 let kept: u64 = listed.set.marks.iter().map(|(role, _)| cost(role)).sum();
                 assert_eq!(kept, listed.set.kept, "a set knows what it counts");
-                *(if listed.live { &mut live } else { &mut hidden }) += kept;
+                sum.add(listed.live, listed.set.weight());
             }
             for id in table.withheld.keys() {
                 assert!(self.set(*scope, *id).is_some(), "only sets of the listed are withheld");
             }
         }
-        assert_eq!(
-            (live, hidden),
-            (self.kept.live, self.kept.hidden),
-            "the total follows the sets"
-        );
+        assert_eq!(sum, self.kept, "the total follows the sets");
     }
 }

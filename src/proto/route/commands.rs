@@ -79,7 +79,7 @@ impl Protocol {
     }
 
     /// Whether this node may hold these roles in the scope, with those it has.
-    fn check_roles(&mut self, scope: ScopeId, roles: &[Role]) -> Result<(), RoleError> {
+    fn check_roles(&self, scope: ScopeId, roles: &[Role]) -> Result<(), RoleError> {
         for role in roles {
             role.check_len()?;
         }
@@ -106,12 +106,13 @@ impl Protocol {
         if len > max {
             return Err(RoleError::TooManyBytes { len, max });
         }
-        self.check_total(scope, &new)
+        self.check_total(&new)
     }
 
     fn change_roles(&mut self, scope: ScopeId, roles: Vec<Role>, held: bool) {
         let before = self.roles.own_generation(scope);
         if let Some(difference) = self.roles.change_own(scope, roles.into_iter(), held) {
+            self.make_room_for_roles();
             self.news(Rumor::Roles(self.local, scope), before);
             self.show(self.local, scope, difference);
             if self.members.is_lone() {

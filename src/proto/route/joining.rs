@@ -207,6 +207,8 @@ impl Protocol {
                 }
                 if self.phase != Phase::Synced || self.members.peers().is_empty() {
                     self.outcomes.push_back(Outcome::NameTaken { holder, stopped: false });
+                    let name = self.members.local().node.node_name().clone();
+                    self.tell_conflict(name, holder);
                 }
             }
             Verdict::Welcome => {

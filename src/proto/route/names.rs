@@ -181,6 +181,17 @@ impl Protocol {
         }
     }
 
+    /// Two live runs have one name. One of them is elsewhere, and not in the table here.
+    pub(super) fn tell_conflict(&mut self, name: NodeName, other: SocketAddr) {
+        if self.clashes.is_news(self.now, &name, other) {
+            let claimed = name.clone();
+            self.log(Level::WARN, move || {
+                tracing::warn!(name = %claimed, %other, "name conflict");
+            });
+            self.events.push_back(Event::NameConflict { name, other });
+        }
+    }
+
     pub(super) fn settle_silent_clashes(&mut self) {
         while let Some(decision) = self.clashes.take_silent(self.now) {
             self.settle_clash(decision);
@@ -193,11 +204,7 @@ impl Protocol {
         if !challenger_wins {
             let both_live = decision.answered && challenger.addr != listed.addr;
             if both_live && decision.challenger_lives {
-                let (claimed, other) = (name.clone(), challenger.addr);
-                self.log(Level::WARN, move || {
-                    tracing::warn!(name = %claimed, %other, "name conflict");
-                });
-                self.events.push_back(Event::NameConflict { name, other: challenger.addr });
+                self.tell_conflict(name, challenger.addr);
             } else if !both_live
                 && decision.listed_lives
                 && let Some(profile) = &profile

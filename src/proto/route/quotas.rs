@@ -7,7 +7,7 @@ use tracing::Level;
 
 use super::super::Protocol;
 use super::super::members::Profiled;
-use super::super::roles::{Merged, Over};
+use super::super::roles::Over;
 use crate::error::RoleError;
 use crate::event::{Event, Limit};
 use crate::node::{Generation, Node, NodeId};
@@ -22,31 +22,19 @@ impl Protocol {
         self.roles.limit(&self.config);
     }
 
-    /// Takes in a delta. When only the total is in the way, roles of the dead make room.
-    pub(super) fn take_roles(&mut self, roles: &Roles) -> Merged {
-        let merged = self.roles.merge(roles);
-        if let Merged::Over(Over { limit: Limit::MaxTotalRoleBytes, excess, .. }) = merged
-            && self.forget_roles_of_the_dead(excess)
-        {
-            return self.roles.merge(roles);
+    /// What may not be kept beside the roles of the living goes: removals, and then roles of the
+    /// dead, those of the longest dead first. A run that comes back is asked for them.
+    pub(super) fn make_room_for_roles(&mut self) {
+        if !self.roles.must_make_room() {
+            return;
         }
-        merged
-    }
-
-    /// Forgets roles of the dead, those of the longest dead first, until so many bytes are free;
-    /// none if that cannot be. A run that comes back is then asked for them.
-    fn forget_roles_of_the_dead(&mut self, bytes: u64) -> bool {
-        if self.roles.kept_of_the_dead() < bytes {
-            return false;
-        }
-        let goal = self.roles.kept() - bytes;
+        self.roles.forget_removals();
         for id in self.members.dead().collect::<Vec<_>>() {
-            self.forget_in_scopes(id);
-            if self.roles.kept() <= goal {
+            if !self.roles.must_make_room() {
                 break;
             }
+            self.forget_in_scopes(id);
         }
-        true
     }
 
     /// What there is of a run besides its entry in the table goes with that.
@@ -154,13 +142,14 @@ impl Protocol {
 
     /// Whether this node may hold these roles of its own besides those it has, each named once, as
     /// far as all that it keeps is concerned.
-    pub(super) fn check_total(&mut self, scope: ScopeId, new: &[&Role]) -> Result<(), RoleError> {
-        let excess = self.roles.own_excess(scope, new);
-        if excess > 0 && !self.forget_roles_of_the_dead(excess) {
-            let max = self.config.max_total_role_bytes;
-            return Err(RoleError::TotalTooLarge { len: max + excess, max });
+    pub(super) fn check_total(&self, new: &[&Role]) -> Result<(), RoleError> {
+        match self.roles.over_total(new) {
+            Some(len) => {
+                let max = self.config.max_total_role_bytes;
+                Err(RoleError::TotalTooLarge { len, max })
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

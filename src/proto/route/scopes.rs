@@ -53,8 +53,9 @@ impl Protocol {
             return self.hear_own_roles(roles);
         }
         let object = Object::Roles(roles.id, roles.scope);
-        match self.take_roles(roles) {
+        match self.roles.merge(roles) {
             Merged::Changed { from, difference } => {
+                self.make_room_for_roles();
                 self.counters.plain.deltas += 1;
                 if origin.is_news() && !origin.spread {
                     let teller = Some((origin.id, self.now));
