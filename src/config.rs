@@ -84,8 +84,9 @@ pub struct Config {
     /// No datagram that this node sends is larger (UDP payload). 512 to 65,507; default 1,400,
     /// which fits an Ethernet frame with room for tunnels.
     pub max_datagram_bytes: usize,
-    /// How long the dead are remembered, so that old gossip cannot raise them, and tried again.
-    /// 1 s to 30 days; default 24 h (serf's `reconnect_timeout`).
+    /// How long the dead are remembered, so that old gossip cannot raise them, and tried again; of
+    /// more than 4,096 the longest dead are forgotten sooner. 1 s to 30 days; default 24 h (serf's
+    /// `reconnect_timeout`).
     #[serde(with = "duration_text")]
     pub dead_retention: Duration,
     /// How often one of the failed nodes, and one seed that is not a member, is tried again, so
@@ -133,11 +134,11 @@ pub struct Config {
     /// Encoded bytes of all roles of a node in one scope. 1,024 to 4,194,304; default 4 MiB (the
     /// most that the wire format takes).
     pub max_node_role_bytes: usize,
-    /// Bytes of all roles that this node keeps, of all nodes in all its scopes. Each role counts
-    /// its encoded bytes and 64 more for its place in the tables (a guess; the published maps,
-    /// which come on top, are in proportion); roles given up and those of the dead count while they
-    /// are remembered. The dead's are forgotten before anything is refused. 65,536 to 2^40; default
-    /// 1 GiB (a guess: a million roles of a thousand bytes).
+    /// Bytes of all roles that living nodes hold in the scopes of this one, its own among them.
+    /// Each counts its encoded bytes and 64 more for its place in the tables (a guess; the
+    /// published maps, which come on top, are in proportion). Roles that were given up, and those
+    /// of the dead, are remembered as long as they fit in beside, and a 64th of the limit in any
+    /// case. 65,536 to 2^40; default 1 GiB (a guess: a million roles of a thousand bytes).
     pub max_total_role_bytes: u64,
 }
 

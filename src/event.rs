@@ -246,9 +246,8 @@ pub enum Sight {
 
 /// Callbacks for changes, run one after another on a thread of their own.
 ///
-/// Every method has an empty default. New metadata and name conflicts have no method here: they are
-/// for who reads [`Cluster::events`](crate::Cluster::events). A handler that blocks delays only
-/// itself; one that panics is logged and called again for the next event.
+/// Every method has an empty default. A handler that blocks delays only itself; one that panics is
+/// logged and called again for the next event.
 ///
 /// ```
 /// use rolecall::{EventHandler, Node, Role, ScopeName};

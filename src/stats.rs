@@ -160,7 +160,8 @@ pub struct Dropped {
     pub other_run: u64,
     /// A request that only a member may make, from somebody who is none.
     pub stranger: u64,
-    /// A claim that contradicts itself.
+    /// A claim that contradicts itself, or cannot be: a number out of reach, a run that is not
+    /// known.
     pub refused: u64,
     /// A profile, or a node's roles in a scope, that would exceed a limit of
     /// [`Config`](crate::Config).
