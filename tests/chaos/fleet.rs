@@ -86,7 +86,8 @@ impl Fleet {
         // It may have to be built.
         node_binary();
         let spare = slots / 4 + 2;
-        let hosts = (0..slots + spare).map(|number| network.add_host(number)).collect();
+        let hosts: Vec<_> = (0..slots + spare).map(|number| network.add_host(number)).collect();
+        network.introduce(&hosts);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("{test}-{seed}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder can be made");

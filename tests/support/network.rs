@@ -30,6 +30,15 @@ fn must(line: &str) -> String {
     run(line).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Runs a command that reads this script.
+fn feed(mut command: Command, script: &str) {
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("it ran before");
+    let mut input = child.stdin.take().expect("its input is piped");
+    input.write_all(script.as_bytes()).expect("it reads its input");
+    drop(input);
+    assert!(child.wait().is_ok_and(|status| status.success()), "{command:?} takes {script}");
+}
+
 /// A namespace with a bridge, and one for each host that is plugged into it. Dropped, they are
 /// deleted, and all that is in them; in the namespace of the test itself there is nothing of it.
 pub struct Network {
@@ -90,10 +99,28 @@ impl Network {
         must(&format!("ip {plug} peer name eth0 netns {namespace}"));
         must(&format!("ip -n {hub} link set {port} master hub up"));
         let address = format!("10.77.0.{}", number + 1);
+        let hardware = format!("02:77:00:00:00:{:02x}", number + 1);
+        must(&format!("ip -n {namespace} link set eth0 address {hardware}"));
         must(&format!("ip -n {namespace} address add {address}/24 dev eth0"));
         must(&format!("ip -n {namespace} link set lo up"));
         must(&format!("ip -n {namespace} link set eth0 up"));
-        Host { namespace, port, address }
+        Host { namespace, port, address, hardware }
+    }
+
+    /// All know each other's hardware address from now on. What they would find out themselves goes
+    /// into one table of the kernel, for all namespaces, with room for 1,024: with some thirty hosts
+    /// that is full at times, and then they cannot send (`ENOBUFS`).
+    pub fn introduce(&self, hosts: &[Host]) {
+        for host in hosts {
+            let mut script = String::new();
+            for Host { address, hardware, .. } in hosts.iter().filter(|it| it.port != host.port) {
+                let entry = format!("{address} lladdr {hardware} dev eth0 nud permanent");
+                let _ = writeln!(script, "neighbor add {entry}");
+            }
+            let mut ip = Command::new("ip");
+            ip.args(["-n", &host.namespace, "-batch", "-"]);
+            feed(ip, &script);
+        }
     }
 
     /// From now on a host hears nobody, and nobody hears it.
@@ -133,12 +160,8 @@ impl Network {
             let _ = writeln!(script, "add rule bridge {LOSS_TABLE} passing {rule}");
         }
         let mut nft = Command::new("ip");
-        nft.args(["netns", "exec", self.hub(), "nft", "-f", "-"]).stdin(Stdio::piped());
-        let mut nft = nft.spawn().expect("it ran before");
-        let mut input = nft.stdin.take().expect("its input is piped");
-        input.write_all(script.as_bytes()).expect("it reads its input");
-        drop(input);
-        assert!(nft.wait().is_ok_and(|status| status.success()), "nft takes {script}");
+        nft.args(["netns", "exec", self.hub(), "nft", "-f", "-"]);
+        feed(nft, &script);
     }
 
     /// From now on all datagrams arrive.
@@ -153,6 +176,7 @@ pub struct Host {
     /// Its end of the cable on the bridge.
     pub port: String,
     pub address: String,
+    hardware: String,
 }
 
 impl Host {
