@@ -87,7 +87,7 @@ impl Fleet {
         node_binary();
         let spare = slots / 4 + 2;
         let hosts: Vec<_> = (0..slots + spare).map(|number| network.add_host(number)).collect();
-        network.introduce(&hosts);
+        Network::introduce(&hosts);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("{test}-{seed}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder can be made");

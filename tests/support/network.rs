@@ -107,10 +107,10 @@ impl Network {
         Host { namespace, port, address, hardware }
     }
 
-    /// All know each other's hardware address from now on. What they would find out themselves goes
-    /// into one table of the kernel, for all namespaces, with room for 1,024: with some thirty hosts
-    /// that is full at times, and then they cannot send (`ENOBUFS`).
-    pub fn introduce(&self, hosts: &[Host]) {
+    /// All know each other's hardware address from now on. What they would find out themselves
+    /// goes into one table of the kernel, for all namespaces, with room for 1,024: with some thirty
+    /// hosts that is full at times, and then they cannot send (`ENOBUFS`).
+    pub fn introduce(hosts: &[Host]) {
         for host in hosts {
             let mut script = String::new();
             for Host { address, hardware, .. } in hosts.iter().filter(|it| it.port != host.port) {

@@ -346,10 +346,6 @@ impl Protocol {
                 self.log(Level::DEBUG, move || tracing::debug!(node = %id, "refuted"));
                 self.detector.refuted(self.now, id);
                 self.suspicions.remove(id);
-                // It may have been dead to all while this node was not there.
-                if !self.is_in_unbroken_contact() {
-                    self.distrust(id);
-                }
                 #[cfg(feature = "sim")]
                 drop(self.swim.accusations.remove(id));
             }
@@ -408,7 +404,7 @@ impl Protocol {
     /// A run that was held dead is alive: it is shown with the roles that were known of it. What
     /// changed since, it says itself ([`Protocol::return_to_life`]).
     fn rise(&mut self, id: NodeId) {
-        self.distrust(id);
+        self.risen.set(id, self.now + self.config.probe_interval * PROBATION * 2);
         self.forget_probes(id);
         self.enter(None, id);
         if self.rules.digests {
@@ -421,12 +417,6 @@ impl Protocol {
         if self.rules.repair_on_rise && chosen && !self.pulls.is_with(id) {
             self.begin_compare(id, Purpose::Repair { again: false });
         }
-    }
-
-    /// For a while nobody is dead because a run says so: it may have seen many deaths when it was
-    /// cut off.
-    pub(super) fn distrust(&mut self, id: NodeId) {
-        self.risen.set(id, self.now + self.config.probe_interval * PROBATION * 2);
     }
 
     /// A run is dead.

@@ -120,10 +120,6 @@ impl Protocol {
             Profiled::Full => return,
             Profiled::Known | Profiled::Updated { .. } => unreachable!("the run was not known"),
         }
-        if profile.incarnation != Incarnation(0) && origin.is_news() {
-            // It is none that has just started: where it was meanwhile nobody here knows.
-            self.distrust(id);
-        }
         self.welcomed.remove(&id);
         self.fetches.settle(Object::Profile(id), u64::from(profile.version));
         // Who has just been let in tells the others itself.
