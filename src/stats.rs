@@ -87,7 +87,8 @@ pub struct Stats {
     /// [`max_total_role_bytes`](crate::Config::max_total_role_bytes), in bytes.
     pub role_bytes: u64,
     /// Members that prefer another key than the one this node sends with, of those that it has
-    /// heard; a node that changes its key tells all at once. 0 without a keyring, or with one key.
+    /// heard; a node that changes its key tells all at once. 0 without a keyring, or with one key;
+    /// also where the ids of both keys end with the same byte, as one pair in 256 does.
     pub members_on_other_keys: usize,
     /// Local health: 0 is well (Lifeguard, section IV.A).
     pub local_health: u32,

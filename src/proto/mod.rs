@@ -478,8 +478,8 @@ impl Protocol {
     }
 
     fn members_on_other_keys(&self) -> usize {
-        let Some(sealing) = &self.sealing else { return 0 };
-        self.members.peers().iter().filter(|peer| sealing.differs(**peer)).count()
+        let peers = self.members.peers();
+        self.sealing.as_ref().map_or(0, |sealing| sealing.count_on_other_keys(peers))
     }
 
     /// Time only moves on, whatever the caller says.

@@ -250,11 +250,13 @@ impl Sealing {
         Ok(())
     }
 
-    /// Whether a run is known to prefer another key than this one does.
-    pub(super) fn differs(&self, run: NodeId) -> bool {
+    /// How many of these runs are known to prefer another key than this one does.
+    pub(super) fn count_on_other_keys(&self, runs: &[NodeId]) -> usize {
+        let own = self.secrets[0].id;
+        let differs = |peer: &&Peer| peer.seal.primary != own.hint();
         // A ring of one key reads no other.
-        let peer = self.peers.get(run).filter(|_| self.secrets.len() > 1);
-        peer.is_some_and(|peer| peer.seal.primary != self.secrets[0].id.hint())
+        let runs = if self.secrets.len() > 1 { runs } else { &[] };
+        runs.iter().filter_map(|run| self.peers.get(*run)).filter(differs).count()
     }
 
     /// Seals a datagram that was begun by [`begin_sealed`](crate::wire::sealed::begin_sealed), for
